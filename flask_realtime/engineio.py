@@ -1,0 +1,367 @@
+"""Engine.IO for WSGI programs, without Flask: `Server`, and `WSGIApp` to put it in front of another application."""
+
+from __future__ import annotations
+
+import atexit
+import json as standard_json
+import logging
+import queue
+import threading
+import warnings
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+from . import errors as exceptions
+from .errors import ConfigurationError
+from .io.static import StaticFiles
+from .io.threads import Threads
+from .io.wsgi import Gateway, keep
+from .protocol.engineio import options as engine_options
+from .protocol.engineio import session as reasons
+from .protocol.engineio.engine import Engine, new_id
+from .protocol.engineio.frame import MESSAGE, Frame
+from .protocol.engineio.options import Options
+from .protocol.engineio.session import Session
+
+__all__ = ["Middleware", "Packet", "Reason", "Server", "WSGIApp", "exceptions"]
+
+RUNTIME_OPTIONS = ("max_handler_threads", "max_client_handlers", "shutdown_timeout")
+
+
+class Reason:
+    """Why a connection has ended."""
+
+    SERVER_DISCONNECT = reasons.SERVER_DISCONNECT
+    CLIENT_DISCONNECT = reasons.CLIENT_DISCONNECT
+    PING_TIMEOUT = reasons.PING_TIMEOUT
+    TRANSPORT_CLOSE = reasons.TRANSPORT_CLOSE
+    TRANSPORT_ERROR = reasons.TRANSPORT_ERROR
+
+
+class Packet(NamedTuple):
+    """A raw packet for `Server.send_packet`.
+
+    Attributes:
+        packet_type: 0 open, 1 close, 2 ping, 3 pong, 4 message, 5 upgrade, 6 noop.
+        data: str, bytes (messages only) or None.
+    """
+
+    packet_type: int
+    data: str | bytes | None = None
+
+    def frame(self) -> Frame:
+        if isinstance(self.data, bytes):
+            return Frame(self.data)
+        return Frame(f"{self.packet_type}{self.data or ''}")
+
+
+def choose_logger(chosen: bool | logging.Logger, name: str) -> logging.Logger:
+    """Return the logger that an option ``logger`` means.
+
+    Args:
+        chosen: A logger is used as it is. True lets INFO through, and prints it to stderr when the program has set up no
+            logging of its own. False leaves everything as it is.
+        name: Of our own logger.
+    """
+    if not isinstance(chosen, bool):
+        return chosen
+    logger = logging.getLogger(name)
+    if chosen:
+        if logger.level == logging.NOTSET:
+            logger.setLevel(logging.INFO)
+        if not logger.hasHandlers():
+            logger.addHandler(logging.StreamHandler())
+    return logger
+
+
+class Server:
+    """An Engine.IO server.
+
+    Args:
+        async_mode: ``"threading"``, or None to let the server choose.
+        logger: True to print what happens, or a logger of your own.
+        json: A module or object with ``dumps`` and ``loads`` instead of the standard module.
+        async_handlers: Whether a slow handler of a client lets its next one start; they start in their order anyway.
+        max_handler_threads: Threads that run handlers, at most.
+        max_client_handlers: Handlers of one client that may run at once.
+        shutdown_timeout: Seconds that running handlers have to end when the server stops.
+        **options: See `flask_realtime.protocol.engineio.options.Options`: times in seconds, sizes in bytes.
+
+    Raises:
+        ConfigurationError: An option has a value that can't work; it is a ValueError too.
+
+    .. versionadded:: 0.1.0
+    """
+
+    reason = Reason
+    event_names = ("connect", "disconnect", "message")
+
+    def __init__(
+        self,
+        async_mode: str | None = None,
+        *,
+        logger: bool | logging.Logger = False,
+        json: Any = None,
+        async_handlers: bool = True,
+        max_handler_threads: int = 64,
+        max_client_handlers: int = 16,
+        shutdown_timeout: float = 10,
+        _hooks: tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]] | None = None,
+        **options: Any,
+    ) -> None:
+        if async_mode not in (None, "threading"):
+            raise ConfigurationError(f"Invalid async_mode specified: expected 'threading' or None, got {async_mode!r}")
+        ours, complaints = engine_options.split(options, RUNTIME_OPTIONS)
+        for complaint in complaints:
+            warnings.warn(complaint, stacklevel=2)
+        self.async_mode = "threading"
+        self.options = Options(**ours)
+        self.logger = choose_logger(logger, "flask_realtime.engineio")
+        self.json = json or standard_json
+        self.handlers: dict[str, Callable[..., Any]] = {}
+        self.shutdown_timeout = shutdown_timeout
+        self.runtime = Threads(not async_handlers, max_handler_threads, max_client_handlers)
+        hooks = _hooks or (self._connected, self._received, self._disconnected)
+        on_connect, on_message, on_disconnect = hooks
+        self.engine = Engine(self.options, self.runtime, on_connect, on_message, on_disconnect, self.logger)
+        self.gateway = Gateway(self.engine, self.runtime)
+        # At the end of the process, a worker's in the first place, clients are told and handlers end.
+        atexit.register(_shutdown, weakref.ref(self))
+
+    # Handlers.
+
+    def on(self, event: str, handler: Callable[..., Any] | None = None) -> Callable[..., Any]:
+        """Register a handler; a decorator when no handler is given.
+
+        Args:
+            event: ``"connect"`` with (sid, environ), ``"message"`` with (sid, data), ``"disconnect"`` with (sid, reason)
+                or (sid).
+            handler: What to call. A connect handler accepts with None or True; anything else refuses with status 401.
+
+        Raises:
+            ValueError: There is no such event.
+        """
+        if event not in self.event_names:
+            raise ValueError(f"Invalid event: expected one of {', '.join(self.event_names)}, got {event!r}")
+
+        def register(function: Callable[..., Any]) -> Callable[..., Any]:
+            self.handlers[event] = function
+            return function
+
+        return register if handler is None else register(handler)
+
+    def _connected(self, session: Session) -> Any:
+        session.environ = keep(session.environ)
+        session.user_data = {}
+        handler = self.handlers.get("connect")
+        if handler is None:
+            return None
+        try:
+            result = handler(session.sid, session.environ)
+        except Exception:  # whatever it is, the client isn't let in
+            self.logger.exception("%s: the connect handler failed", session.sid)
+            return "Unauthorized"
+        if session.closed:
+            return "Unauthorized"
+        return None if result is None or result is True else (result or "Unauthorized")
+
+    def _received(self, session: Session, message: str | bytes) -> None:
+        handler = self.handlers.get("message")
+        if handler is not None:
+            args = (session.sid, self._decode(message))
+            session.runtime.run(session, handler, args, self._handled, (session.sid, "message"))
+
+    def _disconnected(self, session: Session, reason: str) -> None:
+        handler = self.handlers.get("disconnect")
+        if handler is not None:
+            from .protocol.socketio.dispatch import fit
+
+            args = fit(handler, (session.sid, reason), 1)
+            session.runtime.run(session, handler, args, self._handled, (session.sid, "disconnect"), urgent=True)
+
+    def _handled(self, token: tuple[str, str], result: Any, error: BaseException | None) -> None:
+        if error is not None:
+            self.logger.error("%s: the %s handler failed", *token, exc_info=error)
+
+    def _decode(self, message: str | bytes) -> Any:
+        """Turn JSON into what it means; text that begins with a digit or isn't JSON stays text."""
+        if isinstance(message, bytes) or message[:1].isdigit():
+            return message
+        try:
+            return self.json.loads(message)
+        except (ValueError, RecursionError):
+            return message
+
+    # Sending and sessions.
+
+    def send(self, sid: str, data: Any) -> None:
+        """Send a message.
+
+        Args:
+            sid: The client; nothing happens but a log line when it isn't there.
+            data: str and bytes go as they are, dict and list as JSON, anything else as ``str(data)``.
+        """
+        if isinstance(data, (bytes, bytearray, memoryview)):
+            frame = Frame(bytes(data))
+        elif isinstance(data, (dict, list)):
+            frame = Frame(MESSAGE + self.json.dumps(data, separators=(",", ":")))
+        else:
+            frame = Frame(MESSAGE + str(data))
+        self._send(sid, frame)
+
+    def send_packet(self, sid: str, pkt: Packet) -> None:
+        """Send a raw packet."""
+        self._send(sid, pkt.frame())
+
+    def _send(self, sid: str, frame: Frame) -> None:
+        session = self.engine.sessions.get(sid)
+        if session is None:
+            self.logger.warning("Cannot send to sid %s", ascii(sid)[1:-1][:100])
+        else:
+            session.send((frame,))
+
+    def _session(self, sid: str) -> Session:
+        session = self.engine.sessions.get(sid)
+        if session is None:
+            raise KeyError("Session not found")
+        return session
+
+    def get_session(self, sid: str) -> dict[str, Any]:
+        """Return the dict that the program keeps for a client.
+
+        Raises:
+            KeyError: The client isn't there.
+        """
+        return self._session(sid).user_data or {}
+
+    def save_session(self, sid: str, session: dict[str, Any]) -> None:
+        """Keep a dict for a client, until it disconnects.
+
+        Raises:
+            KeyError: The client isn't there.
+        """
+        self._session(sid).user_data = session
+
+    @contextmanager
+    def session(self, sid: str) -> Iterator[dict[str, Any]]:
+        """Get a client's dict and save it at the end of the block.
+
+        Raises:
+            KeyError: The client isn't there.
+        """
+        session = self.get_session(sid)
+        yield session
+        self.save_session(sid, session)
+
+    def transport(self, sid: str) -> str:
+        """Return ``"polling"`` or ``"websocket"``.
+
+        Raises:
+            KeyError: The client isn't there.
+        """
+        return self._session(sid).transport_name
+
+    def disconnect(self, sid: str | None = None) -> None:
+        """End a client's connection; all connections when no sid is given."""
+        if sid is None:
+            self.engine.close_all(1000, "")
+            return
+        session = self.engine.sessions.get(sid)
+        if session is not None:
+            session.close(Reason.SERVER_DISCONNECT)
+
+    # The server.
+
+    def handle_request(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        """Serve a WSGI request for the Engine.IO path."""
+        return self.gateway(environ, start_response)
+
+    def shutdown(self) -> None:
+        """Tell every client, let handlers end, and stop. New requests get status 503."""
+        if self.gateway.stopping:
+            return
+        self.gateway.stopping = True
+        self.engine.close_all()
+        if not self.runtime.stop(self.shutdown_timeout):
+            self.logger.warning("some handlers still ran after %s s", self.shutdown_timeout)
+
+    def start_background_task(self, target: Callable[..., Any], *args: Any, **kwargs: Any) -> threading.Thread:
+        """Run a function in a thread of its own; returns it, so that you can ``join()`` it."""
+        return self.runtime.spawn(target, *args, **kwargs)
+
+    def sleep(self, seconds: float = 0) -> None:
+        """Let others run for some seconds."""
+        self.runtime.sleep(seconds)
+
+    def create_queue(self, *args: Any, **kwargs: Any) -> queue.Queue[Any]:
+        """Make a queue that suits the server's mode."""
+        return queue.Queue(*args, **kwargs)
+
+    def get_queue_empty_exception(self) -> type[Exception]:
+        """Return what an empty queue raises."""
+        return queue.Empty
+
+    def create_event(self, *args: Any, **kwargs: Any) -> threading.Event:
+        """Make an event that suits the server's mode."""
+        return threading.Event()
+
+    def generate_id(self) -> str:
+        """Return 128 random bits as text."""
+        return new_id()
+
+
+def _shutdown(reference: weakref.ref[Server]) -> None:
+    server = reference()
+    if server is not None and server.runtime.hub.running:  # not in a child that was forked from a server
+        server.shutdown()
+
+
+class WSGIApp:
+    """A WSGI application: the Engine.IO path goes to the server, then come static files, then another application.
+
+    Args:
+        engineio_app: A `Server`.
+        wsgi_app: The other application; without one, other paths get status 404.
+        static_files: Static files by URL; see `flask_realtime.io.static.StaticFiles`.
+        engineio_path: Where the server answers.
+
+    .. versionadded:: 0.1.0
+    """
+
+    def __init__(
+        self,
+        engineio_app: Any,
+        wsgi_app: Callable[..., Iterable[bytes]] | None = None,
+        static_files: Mapping[str, Any] | None = None,
+        engineio_path: str = "engine.io",
+    ) -> None:
+        self.engineio_app = engineio_app
+        self.wsgi_app = wsgi_app
+        self.path = "/" + engineio_path.strip("/")
+        self._prefix = self.path.rstrip("/") + "/"
+        self._static = StaticFiles(static_files) if static_files else None
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        path: str = environ.get("PATH_INFO", "")
+        if path.startswith(self._prefix) or path == self.path:
+            served: Iterable[bytes] = self.engineio_app.handle_request(environ, start_response)
+            return served
+        if self._static is not None:
+            found = self._static.wsgi(environ, start_response)
+            if found is not None:
+                return found
+        if self.wsgi_app is not None:
+            return self.wsgi_app(environ, start_response)
+        start_response("404 Not Found", [("Content-Type", "text/plain"), ("Content-Length", "9")])
+        return [b"Not Found"]
+
+
+class Middleware(WSGIApp):
+    """The older name of `WSGIApp`, without static files."""
+
+    def __init__(
+        self, engineio_app: Any, wsgi_app: Callable[..., Iterable[bytes]] | None = None, engineio_path: str = "engine.io"
+    ) -> None:
+        super().__init__(engineio_app, wsgi_app, None, engineio_path)

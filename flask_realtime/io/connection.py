@@ -1,0 +1,294 @@
+"""Connection: a WebSocket over a socket of our own. Bytes in through the reader, frames out directly, without waiting."""
+
+from __future__ import annotations
+
+import logging
+import ssl
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ..protocol.websocket import frames as websocket
+from ..protocol.websocket.reader import Reader
+from ..typing import Frame
+from .hub import Hub
+
+logger = logging.getLogger("flask_realtime.io")
+
+_AGAIN = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+
+LINGER = 2.0
+"""Seconds that a peer has to close its side after our close frame."""
+
+
+class Connection:
+    """A transport on the byte level.
+
+    Any thread may write: what the socket takes goes out at once, the rest waits in the backlog for the hub. A client whose
+    backlog passes the limit is closed as slow. The hub's thread alone reads.
+
+    Args:
+        hub: Watches the socket.
+        sock: Non-blocking and ours alone; a TLS socket works too.
+        reader: Of incoming bytes.
+        max_backlog: Bytes that may wait.
+        deflate_from: Size of the smallest message that is sent compressed; None for never.
+        ended: Called in the hub's thread when the socket is closed.
+    """
+
+    __slots__ = (
+        "_backlog",
+        "_closing",
+        "_deflate_from",
+        "_ended",
+        "_hub",
+        "_lock",
+        "_max_backlog",
+        "_on_close",
+        "_on_message",
+        "_paused",
+        "_pulled",
+        "_reader",
+        "_sock",
+        "_tls",
+        "_watching_write",
+    )
+
+    def __init__(
+        self,
+        hub: Hub,
+        sock: Any,
+        reader: Reader,
+        max_backlog: int,
+        deflate_from: int | None = None,
+        ended: Callable[[], object] | None = None,
+    ) -> None:
+        self._hub, self._sock, self._reader = hub, sock, reader
+        self._max_backlog, self._deflate_from, self._ended = max_backlog, deflate_from, ended
+        self._lock = threading.Lock()
+        self._backlog = bytearray()
+        self._watching_write = False
+        self._closing = False  # a close frame is sent or waits; nothing else is sent after it
+        self._pulled = False  # the end was reported to the floor above
+        self._paused = False
+        self._tls = isinstance(sock, ssl.SSLSocket)
+        self._on_message: Callable[[str | bytes], object] = _nothing
+        self._on_close: Callable[[str], object] = _nothing
+
+    def open(self, on_message: Callable[[str | bytes], object], on_close: Callable[[str], object], early: bytes) -> None:
+        """Begin to read.
+
+        Args:
+            on_message: Takes each message, in the hub's thread.
+            on_close: Called once with a reason when the peer has gone.
+            early: Bytes that the server had read already.
+        """
+        self._on_message, self._on_close = on_message, on_close
+        self._hub.call_soon(self._open, early)
+
+    def _open(self, early: bytes) -> None:
+        if early and not self._receive(early):
+            return
+        if self._sock is not None:
+            self._hub.watch(self._sock, self, self._watching_write)
+            if self._tls:
+                self.readable()  # OpenSSL may hold bytes that the selector doesn't know of
+
+    # Out. Any thread.
+
+    def write(self, frames: Sequence[Frame]) -> None:
+        """Send frames; see the class for what happens to those that can't go now."""
+        least = self._deflate_from
+        if least is not None:
+            data = b"".join(
+                [frame.deflated if len(frame.message) >= least else frame.websocket for frame in frames]
+            )
+        elif len(frames) == 1:
+            data = frames[0].websocket
+        else:
+            data = b"".join([frame.websocket for frame in frames])
+        with self._lock:
+            if self._closing:
+                return
+            if not self._backlog:
+                try:
+                    sent = self._sock.send(data)
+                except _AGAIN:
+                    sent = 0
+                except OSError:
+                    return  # the hub will see the end too, and report it
+                if sent < len(data):
+                    # One message may be larger than the limit; the limit is for a client that is behind already.
+                    self._backlog += data[sent:]
+                    self._late()
+                return
+            if len(self._backlog) + len(data) <= self._max_backlog:
+                self._backlog += data
+                return
+            waiting = len(self._backlog) + len(data)
+            self._closing = True
+        logger.warning("a slow client is closed: %d bytes wait, the limit is %d", waiting, self._max_backlog)
+        self._hub.call_soon(self._cut)
+
+    def _late(self) -> None:
+        if not self._watching_write:
+            self._watching_write = True
+            self._hub.call_soon(self._rewatch)
+
+    def _raw(self, data: bytes) -> None:
+        """Send bytes that are frames already. With the lock held."""
+        if self._backlog:
+            self._backlog += data
+            return
+        try:
+            sent = self._sock.send(data)
+        except _AGAIN:
+            sent = 0
+        except OSError:
+            return
+        if sent < len(data):
+            self._backlog += data[sent:]
+            self._late()
+
+    def close(self, code: int = 1000, reason: str = "") -> None:
+        """Send what waits and a close frame, then end when the peer has answered, or soon after."""
+        with self._lock:
+            if self._closing or self._sock is None:
+                return
+            self._closing = True
+            self._raw(websocket.close(code, reason))
+        self._pulled = True
+        self._hub.call_later(LINGER, self._end)
+
+    # In. The hub's thread.
+
+    def readable(self) -> None:
+        """Take what came."""
+        while True:
+            sock = self._sock
+            if sock is None:
+                return
+            try:
+                if self._tls:
+                    with self._lock:  # OpenSSL can't read and write at the same time
+                        data = sock.recv(65536)
+                else:
+                    data = sock.recv(65536)
+            except _AGAIN:
+                return
+            except OSError:
+                data = b""
+            if not data:
+                self._gone()
+                return
+            if not self._receive(data) or not self._tls:
+                return
+
+    def _receive(self, data: bytes) -> bool:
+        """Hand messages on; False when the connection has ended."""
+        reader = self._reader
+        for message in reader.feed(data):
+            if self._closing:
+                break
+            self._on_message(message)
+        reply = reader.reply()
+        if reply or reader.closing:
+            with self._lock:
+                if self._sock is not None and not self._closing:
+                    self._raw(reply)
+                slow = len(self._backlog) > 2 * self._max_backlog  # it asks for pongs and doesn't read them
+                self._closing = self._closing or reader.closing or slow
+            if slow:
+                self._cut()
+                return False
+        if reader.closing:
+            if reader.fault:
+                logger.warning("a client broke the WebSocket protocol: %s", ascii(reader.fault)[1:-1][:200])
+            self._report("transport close" if reader.clean else "transport error")
+            self._finish()
+            return False
+        return True
+
+    def writable(self) -> None:
+        """Send what waited."""
+        with self._lock:
+            if self._sock is None:
+                return
+            try:
+                sent = self._sock.send(self._backlog[:262144])
+            except _AGAIN:
+                return
+            except OSError:
+                self._backlog.clear()
+                sent = 0
+            del self._backlog[:sent]
+            done = not self._backlog
+            if done:
+                self._watching_write = False
+        if done:
+            self._rewatch()
+            if self._reader.closing:
+                self._finish()
+
+    def pause(self, paused: bool) -> None:
+        """Stop reading, or go on. Any thread."""
+        self._hub.call_soon(self._pause, paused)
+
+    def _pause(self, paused: bool) -> None:
+        self._paused = paused
+        self._rewatch()
+
+    def _rewatch(self) -> None:
+        if self._sock is None:
+            return
+        if self._paused:
+            self._hub.watch_write_only(self._sock, self, self._watching_write)
+        else:
+            self._hub.watch(self._sock, self, self._watching_write)
+
+    # The end. The hub's thread.
+
+    def _cut(self) -> None:
+        """End a client that doesn't read; a close frame would only wait behind what it doesn't read."""
+        self._report("transport error")
+        self._end()
+
+    def failed(self) -> None:
+        """Serving this connection raised an error of ours."""
+        self._report("transport error")
+        self._end()
+
+    def _gone(self) -> None:
+        self._report("transport close")
+        self._end()
+
+    def _finish(self) -> None:
+        """The close frames have crossed: end, once our last bytes are out."""
+        with self._lock:
+            waiting = bool(self._backlog)
+        if waiting:
+            self._hub.call_later(LINGER, self._end)
+        else:
+            self._end()
+
+    def _report(self, reason: str) -> None:
+        if not self._pulled:
+            self._pulled = True
+            self._on_close(reason)
+
+    def _end(self) -> None:
+        with self._lock:
+            sock, self._sock = self._sock, None
+            self._closing = True
+        if sock is None:
+            return
+        self._on_message = self._on_close = _nothing
+        self._hub.unwatch(sock)
+        if self._ended is not None:
+            self._ended()
+        else:
+            sock.close()
+
+
+def _nothing(value: object) -> None:
+    pass

@@ -1,0 +1,205 @@
+"""Hub: one selector loop that reads all sockets of a process, writes what was late, and keeps the time.
+
+Theory of operation. One thread runs `Hub.run`. Other threads never touch the selector; they leave a call and, if the loop
+sleeps, wake it through a socket pair. Timers are a heap. The thread is started by the first one who needs it, hence after
+the fork of a preloading server, and again in a child that was forked from a process with a running hub.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import logging
+import os
+import selectors
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Protocol
+
+logger = logging.getLogger("flask_realtime.io")
+
+
+class Watched(Protocol):
+    """What the hub watches."""
+
+    def readable(self) -> object: ...
+
+    def writable(self) -> object: ...
+
+    def failed(self) -> object: ...
+
+
+class Timer:
+    """A call at a time."""
+
+    __slots__ = ("due", "function", "number")
+
+    def __init__(self, due: float, number: int, function: Callable[[], object]) -> None:
+        self.due, self.number = due, number
+        self.function: Callable[[], object] | None = function
+
+    def cancel(self) -> None:
+        self.function = None
+
+    def __lt__(self, other: Timer) -> bool:
+        return (self.due, self.number) < (other.due, other.number)
+
+
+class Hub:
+    """The loop. All methods but `run` may be called from any thread."""
+
+    def __init__(self) -> None:
+        self._pid = 0
+        self._starting = threading.Lock()
+        self._reset()
+
+    def _reset(self) -> None:
+        self._calls: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
+        self._timers: list[Timer] = []
+        self._cancelled = 0
+        self._numbers = itertools.count()
+        self._asleep = False
+        self._stopping = False
+        self.thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Start the thread unless it runs in this very process."""
+        if self._pid == os.getpid():
+            return
+        with self._starting:
+            if self._pid == os.getpid():
+                return
+            self._reset()
+            self._selector = selectors.DefaultSelector()
+            self._inside, self._outside = socket.socketpair()
+            self._inside.setblocking(False)
+            self._outside.setblocking(False)
+            self._selector.register(self._inside, selectors.EVENT_READ)
+            self.thread = threading.Thread(target=self.run, name="flask_realtime-hub", daemon=True)
+            self._pid = os.getpid()
+            self.thread.start()
+
+    @property
+    def running(self) -> bool:
+        """Whether the thread runs in this very process."""
+        return self._pid == os.getpid()
+
+    def stop(self) -> None:
+        """End the loop when the calls that were left before are done; wait for it."""
+        if self._pid != os.getpid() or self.thread is None:
+            return
+        thread = self.thread
+
+        def stop() -> None:
+            self._stopping = True
+
+        self.call_soon(stop)
+        if thread is not threading.current_thread():
+            thread.join()
+
+    def call_soon(self, function: Callable[..., object], *args: Any) -> None:
+        """Run ``function`` in the hub's thread; it must not wait."""
+        if self._pid != os.getpid():
+            self.start()
+        self._calls.append((function, args))
+        if self._asleep:
+            self._wake()
+
+    def call_later(self, seconds: float, function: Callable[[], object]) -> Timer:
+        """Run ``function`` in the hub's thread after a time; it must not wait."""
+        timer = Timer(time.monotonic() + seconds, next(self._numbers), function)
+        self.call_soon(self._add_timer, timer)
+        return timer
+
+    def _add_timer(self, timer: Timer) -> None:
+        heapq.heappush(self._timers, timer)
+        if len(self._timers) > 64 and self._timers[len(self._timers) // 2].function is None:
+            # Most cancelled timers are far from due; don't keep them until then.
+            self._timers = [kept for kept in self._timers if kept.function is not None]
+            heapq.heapify(self._timers)
+
+    def _wake(self) -> None:
+        self._asleep = False
+        try:
+            self._outside.send(b"!")
+        except (BlockingIOError, OSError):
+            pass  # the pair is full, so the loop is awake; or closed, so there is no loop
+
+    def watch(self, sock: Any, watched: Watched, write: bool = False) -> None:
+        """Begin to watch a socket, or change what it is watched for. In the hub's thread only."""
+        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if write else 0)
+        try:
+            self._selector.modify(sock, events, watched)
+        except KeyError:
+            self._selector.register(sock, events, watched)
+
+    def watch_write_only(self, sock: Any, watched: Watched, write: bool) -> None:
+        """Pause reading. In the hub's thread only."""
+        if write:
+            try:
+                self._selector.modify(sock, selectors.EVENT_WRITE, watched)
+            except KeyError:
+                self._selector.register(sock, selectors.EVENT_WRITE, watched)
+        else:
+            self.unwatch(sock)
+
+    def unwatch(self, sock: Any) -> None:
+        """Forget a socket, before it is closed. In the hub's thread only."""
+        try:
+            self._selector.unregister(sock)
+        except (KeyError, ValueError):
+            pass
+
+    def run(self) -> None:
+        """The loop itself."""
+        selector, calls = self._selector, self._calls
+        read, write = selectors.EVENT_READ, selectors.EVENT_WRITE
+        while not self._stopping:
+            self._asleep = True  # before the last look at the calls, or one could be left unseen
+            timeout = 0.0 if calls else self._until_next()
+            ready = selector.select(timeout)
+            self._asleep = False
+            for key, events in ready:
+                watched = key.data
+                if watched is None:
+                    try:
+                        self._inside.recv(4096)
+                    except BlockingIOError:
+                        pass
+                    continue
+                try:
+                    if events & read:
+                        watched.readable()
+                    if events & write:
+                        watched.writable()
+                except Exception:  # one connection's trouble must not end the loop that serves all
+                    logger.exception("a connection failed")
+                    self._guard(watched.failed, ())
+            for _ in range(len(calls)):
+                function, args = calls.popleft()
+                self._guard(function, args)
+            now = time.monotonic()
+            while self._timers and self._timers[0].due <= now:
+                timer = heapq.heappop(self._timers)
+                if timer.function is not None:
+                    self._guard(timer.function, ())
+        selector.close()
+        self._inside.close()
+        self._outside.close()
+        self._pid = 0
+
+    def _until_next(self) -> float | None:
+        timers = self._timers
+        while timers and timers[0].function is None:
+            heapq.heappop(timers)
+        return max(0.0, timers[0].due - time.monotonic()) if timers else None
+
+    @staticmethod
+    def _guard(function: Callable[..., object], args: tuple[Any, ...]) -> None:
+        try:
+            function(*args)
+        except Exception:  # as above
+            logger.exception("a call in the hub failed")

@@ -1,0 +1,329 @@
+"""Threads: the runtime of plain threads. A hub reads, a small elastic pool runs the handlers, any thread writes.
+
+Theory of operation. Calls of one owner (a session) wait in its inbox and are run by one worker, one after the other, so
+they start in their order and short ones also end in it. With ``ordered=False`` a call that takes longer than `PATIENCE`
+doesn't hold up the next: a second worker goes on with the inbox while the first is still busy. The pool starts with one
+thread, because with one interpreter lock more of them only help when some wait; it grows when calls have waited for a while
+and either nothing was started in the meantime or the processor isn't busy.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from functools import partial
+from typing import Any
+
+from ..typing import Done, Owner
+from .hub import Hub, Timer
+
+logger = logging.getLogger("flask_realtime.io")
+
+PATIENCE = 0.005  # seconds; the interpreter's switch interval: what runs shorter isn't worth another thread
+IDLE = 10.0  # seconds without work after which a thread of the pool ends
+
+FULL, LOW = 64, 16  # calls of one owner that may wait before it is paused; when it goes on
+
+Job = tuple[Callable[..., Any], Sequence[Any], Done, Any, bool]
+
+
+class Inbox:
+    """Calls of one owner that wait for a worker.
+
+    Attributes:
+        lock: Guards the fields below.
+        jobs: What waits.
+        running: How many calls run now.
+        turn: The worker whose ``turn`` is this one takes the next call; any other just ends.
+        active: Whether a worker has the turn.
+        started: Counts the calls that were begun.
+        watched: Whether the pool's clock looks at it.
+        seen: What ``started`` was when it last did.
+        urgent: Calls that wait and may not be held up by the limit.
+        paused: Whether the owner was told to read no further.
+    """
+
+    __slots__ = ("active", "jobs", "lock", "paused", "running", "seen", "started", "turn", "urgent", "watched")
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.jobs: deque[Job] = deque()
+        self.running = 0
+        self.turn = 0
+        self.active = False
+        self.started = 0
+        self.seen = -1
+        self.watched = False
+        self.urgent = 0
+        self.paused = False
+
+
+class Pool:
+    """Worker threads, from one to ``most``.
+
+    Args:
+        most: Threads at most.
+        hub: Keeps the time.
+    """
+
+    def __init__(self, most: int, hub: Hub) -> None:
+        self._most, self._hub = most, hub
+        self._pid = 0
+        self._starting = threading.Lock()
+        self._reset()
+
+    def _reset(self) -> None:
+        self._work: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._threads: set[threading.Thread] = set()
+        self._busy = 0
+        self._started = 0
+        self._seen = -1
+        self._cpu = 0.0
+        self._ticking = False
+        self._stopping = False
+        self._inboxes: list[tuple[Inbox, Callable[[], object]]] = []
+
+    @property
+    def size(self) -> int:
+        """Threads that there are now."""
+        return len(self._threads)
+
+    def submit(self, function: Callable[..., object], *args: Any) -> None:
+        """Call ``function`` in one of the threads."""
+        if self._pid != os.getpid():
+            self._begin()
+        self._work.put((function, args))
+        if not self._threads:
+            self._grow()
+        if not self._ticking:
+            self._tick_later()
+
+    def watch(self, inbox: Inbox, held_up: Callable[[], object]) -> None:
+        """Call ``held_up`` whenever nothing of an inbox was started for a while, until it is empty."""
+        self._inboxes.append((inbox, held_up))
+        if not self._ticking:
+            self._tick_later()
+
+    def _begin(self) -> None:
+        with self._starting:
+            if self._pid != os.getpid():  # first use, or first use after a fork
+                self._reset()
+                self._pid = os.getpid()
+
+    def _grow(self) -> None:
+        with self._lock:
+            if len(self._threads) >= self._most or self._stopping:
+                return
+            thread = threading.Thread(target=self._run, name="flask_realtime-handler", daemon=True)
+            self._threads.add(thread)
+        thread.start()
+
+    def _run(self) -> None:
+        work, me, threads = self._work, threading.current_thread(), self._threads
+        try:
+            while True:
+                try:
+                    job = work.get(timeout=IDLE)
+                except queue.Empty:
+                    with self._lock:
+                        if len(threads) > 1 and work.empty():
+                            return
+                    continue
+                if job is None:
+                    return
+                self._started += 1
+                function, args = job
+                with self._lock:
+                    self._busy += 1
+                try:
+                    function(*args)
+                finally:
+                    with self._lock:
+                        self._busy -= 1
+        finally:
+            with self._lock:
+                threads.discard(me)
+
+    def _tick_later(self) -> None:
+        self._ticking = True
+        self._hub.call_later(PATIENCE, self._tick)
+
+    def _tick(self) -> None:
+        """Look whether anything is held up. In the hub's thread."""
+        inboxes, self._inboxes = self._inboxes, []
+        for inbox, held_up in inboxes:
+            self._look(inbox, held_up)
+        waiting = self._work.qsize()
+        if waiting:
+            cpu = time.process_time()
+            stuck = self._started == self._seen
+            # Not a whole core used while calls wait: some handlers wait for something. All stuck: more so.
+            if stuck or (self._seen != -1 and cpu - self._cpu < 0.5 * PATIENCE):
+                for _ in range(min(waiting, max(1, len(self._threads))) if stuck else 1):
+                    self._grow()
+            self._seen, self._cpu = self._started, cpu
+        else:
+            self._seen = -1
+        if waiting or self._inboxes:
+            self._tick_later()
+        else:
+            self._ticking = False
+            if self._work.qsize() or self._inboxes:  # one came between
+                self._tick_later()
+
+    def _look(self, inbox: Inbox, held_up: Callable[[], object]) -> None:
+        with inbox.lock:
+            if not inbox.jobs:
+                inbox.watched = False
+                inbox.seen = -1
+                return
+            stuck = inbox.seen == inbox.started
+            inbox.seen = inbox.started
+        if stuck:
+            held_up()
+        self._inboxes.append((inbox, held_up))
+
+    def stop(self, seconds: float) -> bool:
+        """End the threads when all is done; False when something still runs after ``seconds``."""
+        if self._pid != os.getpid():
+            return True
+        deadline = time.monotonic() + seconds
+        mine = threading.current_thread() in self._threads
+        while (self._work.qsize() or self._busy > mine or self._inboxes) and time.monotonic() < deadline:
+            time.sleep(0.002)  # only while the process ends
+        done = not self._work.qsize() and self._busy <= mine
+        self._stopping = True
+        for _ in list(self._threads):
+            self._work.put(None)
+        self._pid = 0  # the next use begins anew
+        return done
+
+
+class Threads:
+    """The runtime.
+
+    Args:
+        ordered: Whether a call of an owner begins only when the one before has ended.
+        workers: Threads of the pool at most.
+        per_owner: Calls of one owner that may run at once, when not ordered.
+        hub: Shared with other servers of the process when given.
+    """
+
+    name = "threading"
+
+    def __init__(self, ordered: bool = False, workers: int = 64, per_owner: int = 16, hub: Hub | None = None) -> None:
+        self.hub = hub or Hub()
+        self.pool = Pool(workers, self.hub)
+        self._ordered, self._per_owner = ordered, per_owner
+
+    # The port `flask_realtime.typing.Runtime`.
+
+    def call_soon(self, function: Callable[..., object], *args: Any) -> None:
+        function(*args)
+
+    def run(
+        self, owner: Owner, handler: Callable[..., Any], args: Sequence[Any], done: Done, token: Any, urgent: bool = False
+    ) -> None:
+        inbox: Inbox | None = owner.inbox
+        if inbox is None:
+            inbox = owner.inbox = Inbox()
+        turn, watch, full = 0, False, False
+        with inbox.lock:
+            inbox.jobs.append((handler, args, done, token, urgent))
+            inbox.urgent += urgent
+            if not inbox.active:
+                inbox.active = True
+                inbox.turn = turn = inbox.turn + 1
+            else:
+                if not self._ordered and not inbox.watched:
+                    inbox.watched = watch = True
+                if len(inbox.jobs) > FULL and not inbox.paused:
+                    inbox.paused = full = True
+        if turn:
+            self.pool.submit(self._drain, owner, inbox, turn)
+        if watch:
+            self.pool.watch(inbox, partial(self._next_worker, owner, inbox))
+        if full:
+            owner.pause(True)
+
+    def _next_worker(self, owner: Owner, inbox: Inbox) -> None:
+        """The worker that has the turn is held up by a slow call: let another one go on."""
+        with inbox.lock:
+            if not inbox.jobs or not inbox.active or (inbox.running >= self._per_owner and not inbox.urgent):
+                return
+            inbox.turn = turn = inbox.turn + 1
+        self.pool.submit(self._drain, owner, inbox, turn)
+
+    @staticmethod
+    def _drain(owner: Owner, inbox: Inbox, turn: int) -> None:
+        while True:
+            low = False
+            with inbox.lock:
+                if inbox.turn != turn:
+                    return
+                if not inbox.jobs:
+                    inbox.active = False
+                    return
+                handler, args, done, token, urgent = inbox.jobs.popleft()
+                inbox.urgent -= urgent
+                inbox.running += 1
+                inbox.started += 1
+                if inbox.paused and len(inbox.jobs) <= LOW:
+                    inbox.paused, low = False, True
+            if low:
+                owner.pause(False)
+            run_job(handler, args, done, token)
+            with inbox.lock:
+                inbox.running -= 1
+
+    def call_later(self, seconds: float, function: Callable[[], object]) -> Timer:
+        return self.hub.call_later(seconds, function)
+
+    def spawn(self, function: Callable[..., object], *args: Any, **kwargs: Any) -> threading.Thread:
+        thread = threading.Thread(target=function, args=args, kwargs=kwargs, daemon=True)
+        thread.start()
+        return thread
+
+    def event(self) -> threading.Event:
+        return threading.Event()
+
+    def lock(self) -> AbstractContextManager[Any]:
+        return threading.Lock()
+
+    def sleep(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+    def now(self) -> float:
+        return time.monotonic()
+
+    # Beside the port.
+
+    def stop(self, grace: float) -> bool:
+        """Let running handlers end for ``grace`` seconds, then end the threads; False when some still ran."""
+        ended = self.pool.stop(grace)
+        self.hub.stop()
+        return ended
+
+
+def run_job(handler: Callable[..., Any], args: Sequence[Any], done: Done, token: Any) -> None:
+    """Run user code and report how it ended; nothing that it raises gets out."""
+    try:
+        result = handler(*args)
+    except BaseException as error:  # also SystemExit: one handler must not end the thread that serves the others
+        _report(done, token, None, error)
+    else:
+        _report(done, token, result, None)
+
+
+def _report(done: Done, token: Any, result: Any, error: BaseException | None) -> None:
+    try:
+        done(token, result, error)
+    except Exception:  # an error of ours; the worker goes on with the next call
+        logger.exception("the end of a handler could not be handled")

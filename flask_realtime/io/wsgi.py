@@ -1,0 +1,394 @@
+"""WSGI: environ to request, and what was decided to an answer: at once, later, or on a socket of our own.
+
+How a socket leaves the server. The request's descriptor is duplicated for us and one end of a socket pair is put on the old
+number. The server keeps a healthy socket object, and whatever it still does with it (write a response, drain, shut down,
+close) ends in the dummy. So its thread is free at once, and the hub serves the client. Where that can't be done, TLS in the
+first place, the request's thread waits for the end while the hub serves its socket all the same.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from email.utils import formatdate
+from http import HTTPStatus
+from typing import Any
+
+from ..errors import RemoteProtocolError
+from ..protocol.engineio.engine import Engine
+from ..protocol.engineio.requests import Outcome, Read, Request, Respond, Upgrade, Wait, answer
+from ..protocol.websocket.reader import Reader
+from ..typing import Frame
+from .connection import Connection
+from .threads import Threads
+
+Environ = dict[str, Any]
+StartResponse = Callable[..., Any]
+
+_SOCKETS = ("werkzeug.socket", "gunicorn.socket")
+_DROPPED = frozenset((*_SOCKETS, "wsgi.input", "werkzeug.request", "wsgi.file_wrapper", "gunicorn.sock"))
+_CAN_MOVE = os.name == "posix"
+
+
+class Gateway:
+    """Carries out for one engine what its requests come to.
+
+    Args:
+        engine: Decides.
+        runtime: The threads that the server's own threads hand over to.
+    """
+
+    def __init__(self, engine: Engine, runtime: Threads) -> None:
+        self._engine, self._runtime = engine, runtime
+        self.stopping = False
+
+    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        """Serve a request for the Engine.IO path."""
+        if self.stopping:
+            busy = [("Retry-After", "5"), ("Cache-Control", "no-store"), ("Connection", "close")]
+            return _start(Respond(503, busy, b""), start_response)
+        sock = find_socket(environ)
+        request = Request(
+            method=environ["REQUEST_METHOD"],
+            query=environ.get("QUERY_STRING", ""),
+            header=header_of(environ),
+            scheme=environ.get("wsgi.url_scheme", "http"),
+            environ=environ,
+            websocket=sock is not None,
+        )
+        outcome: Outcome = answer(self._engine, request)
+        if isinstance(outcome, Read):
+            outcome = _read(outcome, environ)
+        if isinstance(outcome, Wait):
+            return self._wait(outcome, environ, sock, start_response)
+        if isinstance(outcome, Upgrade):
+            return self._upgrade(outcome, environ, sock, start_response)
+        return _start(outcome, start_response)
+
+    # Polls.
+
+    def _wait(
+        self, wait: Wait, environ: Environ, sock: socket.socket | None, start_response: StartResponse
+    ) -> Iterable[bytes]:
+        movable = sock is not None and can_move(environ, sock)
+        poll = Parked(self._runtime, wait) if movable else Blocking(wait)
+        try:
+            frames = wait.polling.poll(poll.ready)
+        except RemoteProtocolError:
+            return _start(wait.refuse(), start_response)
+        if frames is not None:
+            return _start(wait.respond(frames), start_response)
+        if isinstance(poll, Blocking):
+            return _start(poll.result(), start_response)
+        assert sock is not None
+        moved = Moved(environ, sock)
+        poll.park(moved.sock)
+        return moved.finish("200 OK", start_response)
+
+    # WebSockets.
+
+    def _upgrade(
+        self, upgrade: Upgrade, environ: Environ, sock: socket.socket | None, start_response: StartResponse
+    ) -> Iterable[bytes]:
+        assert sock is not None
+        options = self._engine.options
+        reader = Reader(options.max_http_buffer_size, options.max_fragments, upgrade.extensions)
+        deflate_from = options.compression_threshold if upgrade.extensions else None
+        head = _head(101, upgrade.headers)
+        if not can_move(environ, sock):
+            return self._serve_here(upgrade, environ, sock, reader, deflate_from, head)
+        moved = Moved(environ, sock)
+        connection = Connection(self._runtime.hub, moved.sock, reader, options.max_backlog, deflate_from)
+        self._switch(connection, upgrade, moved.sock, head, moved.early)
+        return moved.finish("101 Switching Protocols", start_response)
+
+    def _serve_here(
+        self,
+        upgrade: Upgrade,
+        environ: Environ,
+        sock: socket.socket,
+        reader: Reader,
+        deflate_from: int | None,
+        head: bytes,
+    ) -> Iterable[bytes]:
+        """Serve a socket that can't be moved: this thread waits for the end."""
+        sock.setblocking(False)
+        _no_delay(sock)
+        ended = threading.Event()
+        connection = Connection(
+            self._runtime.hub, sock, reader, self._engine.options.max_backlog, deflate_from, ended.set
+        )
+        self._switch(connection, upgrade, sock, head, b"")
+        ended.wait()
+        # The server has nothing left to say on this socket; this is how each of them takes it quietly.
+        raise StopIteration if "gunicorn.socket" in environ else ConnectionAbortedError("served to its end")
+
+    @staticmethod
+    def _switch(connection: Connection, upgrade: Upgrade, sock: socket.socket, head: bytes, early: bytes) -> None:
+        try:
+            sock.send(head)  # a few hundred bytes into the empty buffer of a fresh connection
+        except OSError:
+            pass  # the hub will see the end as well
+        started = upgrade.start(connection)
+        if started is None:
+            connection.open(lambda message: None, lambda reason: None, early)
+            connection.close(1008, "no upgrade is possible now")
+        else:
+            on_message, on_close = started
+            connection.open(on_message, on_close, early)
+
+
+_NO_STORE = ("Cache-Control", "no-store")
+
+
+class Moved:
+    """A socket that has left its server.
+
+    Attributes:
+        sock: Non-blocking and ours alone.
+        early: What the server had read beyond the request.
+    """
+
+    def __init__(self, environ: Environ, sock: socket.socket) -> None:
+        number = sock.fileno()
+        self.sock = socket.socket(fileno=os.dup(number))
+        dummy, self._other = socket.socketpair()
+        os.dup2(dummy.fileno(), number, inheritable=False)
+        dummy.close()
+        self.sock.setblocking(False)
+        _no_delay(self.sock)
+        self._environ = environ
+        self.early = self._leftover()
+
+    def _leftover(self) -> bytes:
+        """Take the bytes that came in the same segment as the request."""
+        stream = self._environ.get("wsgi.input")
+        unreader = getattr(getattr(stream, "reader", None), "unreader", None)
+        if unreader is not None:  # gunicorn
+            take = getattr(unreader, "take_buffered", None)
+            if take is not None:
+                return bytes(take() or b"")
+            buffer = unreader.buf
+            data: bytes = buffer.getvalue()
+            buffer.seek(0)
+            buffer.truncate()
+            return data
+        if isinstance(stream, io.BufferedReader):  # Werkzeug; the stream ends where the dummy does
+            self._other.shutdown(socket.SHUT_WR)
+            return stream.read()
+        return b""
+
+    def finish(self, status: str, start_response: StartResponse) -> Iterable[bytes]:
+        """Give the server an answer for its dummy."""
+        start_response(status, [("Content-Length", "0"), ("Connection", "close")])
+        return _Nothing(self._other)
+
+
+class _Nothing:
+    """An empty body; when the server closes it, the dummy's other end goes too."""
+
+    def __init__(self, other: socket.socket) -> None:
+        self._other = other
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(())
+
+    def close(self) -> None:
+        self._other.close()
+
+
+class Parked:
+    """A poll that waits on a socket of our own, without a thread."""
+
+    def __init__(self, runtime: Threads, wait: Wait) -> None:
+        self._hub, self._wait = runtime.hub, wait
+        self._lock = threading.Lock()
+        self._sock: socket.socket | None = None
+        self._rest = b""
+        self._answer: bytes | None = None
+
+    def ready(self, frames: Sequence[Frame]) -> None:
+        """The poll is answered. Any thread."""
+        answer_ = self._wait.respond(frames)
+        data = _head(answer_.status, [*answer_.headers, ("Content-Length", str(len(answer_.body))), _CLOSE]) + answer_.body
+        with self._lock:
+            self._answer = data
+            sock = self._sock
+        if sock is not None:
+            self._hub.call_soon(self._send)
+
+    def park(self, sock: socket.socket) -> None:
+        """Begin to wait."""
+        with self._lock:
+            self._sock = sock
+        self._hub.call_soon(self._begin)
+
+    def _begin(self) -> None:
+        if self._answer is not None:
+            self._send()
+        elif self._sock is not None:
+            self._hub.watch(self._sock, self)
+
+    def _send(self) -> None:
+        if self._sock is None or self._rest:
+            return
+        assert self._answer is not None
+        self._rest = self._answer
+        self.writable()
+
+    def writable(self) -> None:
+        sock = self._sock
+        if sock is None:
+            return
+        try:
+            sent = sock.send(self._rest)
+        except (BlockingIOError, InterruptedError):
+            sent = 0
+        except OSError:
+            self._wait.abort()
+            self._end()
+            return
+        self._rest = self._rest[sent:]
+        if self._rest:
+            self._hub.watch(sock, self, write=True)
+        else:
+            self._end()
+
+    def readable(self) -> None:
+        """The peer has gone, or sends what it shouldn't while it waits."""
+        assert self._sock is not None
+        try:
+            data = self._sock.recv(4096)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self.failed()
+
+    def failed(self) -> None:
+        if self._wait.polling.forget(self.ready) or self._rest:
+            self._wait.abort()
+        self._end()
+
+    def _end(self) -> None:
+        with self._lock:
+            sock, self._sock = self._sock, None
+        if sock is not None:
+            self._hub.unwatch(sock)
+            sock.close()
+
+
+class Blocking:
+    """A poll that waits in the server's thread."""
+
+    def __init__(self, wait: Wait) -> None:
+        self._wait = wait
+        self._event = threading.Event()
+        self._frames: Sequence[Frame] = ()
+
+    def ready(self, frames: Sequence[Frame]) -> None:
+        self._frames = frames
+        self._event.set()
+
+    def result(self) -> Respond:
+        self._event.wait()
+        return self._wait.respond(self._frames)
+
+
+_CLOSE = ("Connection", "close")
+
+
+def find_socket(environ: Environ) -> socket.socket | None:
+    """Return the client's socket where the server shows it, else None."""
+    if environ.get("HTTP_VERSION") == "2":
+        return None  # its streams share the socket
+    for key in _SOCKETS:
+        sock = environ.get(key)
+        if isinstance(sock, socket.socket):
+            return sock
+    return None
+
+
+def can_move(environ: Environ, sock: socket.socket) -> bool:
+    """Whether a socket can leave its server: TLS is bound to its descriptor, and only POSIX has descriptors."""
+    return _CAN_MOVE and not isinstance(sock, ssl.SSLSocket) and not environ.get("flask_realtime.stay")
+
+
+def keep(environ: Environ) -> Environ:
+    """Return a copy of an environ without what belongs to the server's handling of the request."""
+    kept = {key: value for key, value in environ.items() if key not in _DROPPED}
+    kept["wsgi.input"] = io.BytesIO()
+    return kept
+
+
+def header_of(environ: Environ) -> Callable[[str], str | None]:
+    """Return a function that finds a header's value by its name."""
+
+    def header(name: str) -> str | None:
+        key = name.upper().replace("-", "_")
+        if key in ("CONTENT_TYPE", "CONTENT_LENGTH"):
+            return environ.get(key)
+        return environ.get("HTTP_" + key)
+
+    return header
+
+
+def _read(read: Read, environ: Environ) -> Respond:
+    """Read a body, counting as it comes."""
+    length = environ.get("CONTENT_LENGTH")
+    stream = environ["wsgi.input"]
+    if length:
+        if not (length.isascii() and length.isdigit()):
+            read.fail()
+            return Respond(400, [("Content-Type", "application/json"), _NO_STORE, _CLOSE], b'{"code":3,"message":"Bad request"}')
+        if int(length) > read.limit:
+            answered = read.respond(None)
+            return answered._replace(headers=[*answered.headers, _CLOSE])
+        wanted = int(length)
+    elif environ.get("wsgi.input_terminated"):
+        wanted = -1
+    else:
+        wanted = 0
+    body = bytearray()
+    most = wanted if wanted >= 0 else read.limit + 1
+    try:
+        while len(body) < most:
+            block = stream.read(min(65536, most - len(body)))
+            if not block:
+                break
+            body += block
+    except OSError:
+        block = b""
+        wanted = -2
+    if wanted == -2 or (wanted >= 0 and len(body) < wanted):
+        read.fail()
+        return Respond(400, [_NO_STORE, _CLOSE], b"")
+    if len(body) > read.limit:
+        answered = read.respond(None)
+        return answered._replace(headers=[*answered.headers, _CLOSE])
+    return read.respond(bytes(body))
+
+
+def _start(answered: Respond, start_response: StartResponse) -> list[bytes]:
+    headers = [*answered.headers, ("Content-Length", str(len(answered.body)))]
+    start_response(f"{answered.status} {HTTPStatus(answered.status).phrase}", headers)
+    return [answered.body]
+
+
+def _head(status: int, headers: Sequence[tuple[str, str]]) -> bytes:
+    lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", f"Date: {formatdate(time.time(), usegmt=True)}"]
+    lines += [f"{name}: {value}" for name, value in headers]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+
+
+def _no_delay(sock: socket.socket) -> None:
+    try:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    except OSError:
+        pass  # a Unix socket has nothing to delay

@@ -1,0 +1,353 @@
+"""HTTP decided without a server: a request to what the shell has to do."""
+
+from __future__ import annotations
+
+import json
+import re
+import zlib
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+from urllib.parse import parse_qsl
+
+from websockets.extensions import Extension
+
+from ...errors import RemoteProtocolError
+from ...typing import Frame, Transport
+from ..websocket import handshake
+from . import polling
+from .engine import Engine
+from .frame import CLOSE
+from .frame import Frame as Packet
+from .options import cookie_header
+from .session import PROBING, TRANSPORT_ERROR, WEBSOCKET, Session
+
+Headers = list[tuple[str, str]]
+
+
+class Request(NamedTuple):
+    """What the shell knows of a request.
+
+    Attributes:
+        method: In capitals.
+        query: The raw query string.
+        header: Returns the value of a header, or None.
+        scheme: ``"http"`` or ``"https"``.
+        environ: Handed on to the application.
+        websocket: Whether the server could switch this connection to WebSocket.
+    """
+
+    method: str
+    query: str
+    header: Callable[[str], str | None]
+    scheme: str
+    environ: Any
+    websocket: bool
+
+
+class Respond(NamedTuple):
+    """Answer with this."""
+
+    status: int
+    headers: Headers
+    body: bytes
+
+
+class Wait(NamedTuple):
+    """Answer when ``polling`` has something: ``poll(ready)``, then ``respond(frames)``. Call ``abort`` if the peer leaves."""
+
+    polling: polling.Polling
+    respond: Callable[[Sequence[Frame]], Respond]
+    refuse: Callable[[], Respond]
+    abort: Callable[[], object]
+
+
+class Read(NamedTuple):
+    """Read the body, at most ``limit`` bytes, then answer with ``respond(body)``; None for a body that is larger."""
+
+    limit: int
+    respond: Callable[[bytes | None], Respond]
+    fail: Callable[[], object]
+
+
+class Upgrade(NamedTuple):
+    """Switch to WebSocket, then call ``start(transport)``: it returns what takes each message, and what to call at the end.
+
+    If the switch fails, call ``abort()``.
+
+    Attributes:
+        headers: Of the answer with status 101.
+        extensions: For the `Reader`.
+    """
+
+    start: Callable[[Transport], tuple[Callable[[str | bytes], object], Callable[[str], object]] | None]
+    abort: Callable[[], object]
+    headers: Headers
+    extensions: list[Extension]
+
+
+Outcome = Respond | Wait | Read | Upgrade
+
+ERRORS = {
+    0: "Transport unknown",
+    1: "Session ID unknown",
+    2: "Bad handshake method",
+    3: "Bad request",
+    4: "Forbidden",
+    5: "Unsupported protocol version",
+}
+
+
+def answer(engine: Engine, request: Request) -> Outcome:
+    """Decide what to do with a request for the Engine.IO path.
+
+    Source: Engine.IO 4, HTTP long-polling and WebSocket; the errors' numbers and order are those of its reference server.
+    """
+    return _Answer(engine, request).decide()
+
+
+class _Answer:
+    """One request under way."""
+
+    def __init__(self, engine: Engine, request: Request) -> None:
+        self.engine, self.request = engine, request
+        self.cors: Headers = []
+        self.query: dict[str, str] = {}
+        self.accepted = handshake.Accepted([], [])
+
+    def decide(self) -> Outcome:
+        engine, request = self.engine, self.request
+        origin = request.header("Origin")
+        if origin is not None and not engine.origins.allows(origin, request.scheme, request.header, request.environ):
+            return self.bad_origin(origin)
+        asked = request.header("Access-Control-Request-Headers")
+        self.cors = engine.origins.headers(origin, request.method == "OPTIONS", _header_safe(asked))
+        if request.method == "OPTIONS":
+            return Respond(204, [*self.cors, ("Cache-Control", "no-store")], b"")
+        try:
+            self.query = dict(parse_qsl(request.query, keep_blank_values=True, max_num_fields=64))
+        except ValueError:
+            return self.refuse(3, "more than 64 query parameters")
+        transport = self.query.get("transport", "")
+        if transport not in engine.options.enabled:
+            return self.refuse(0)
+        upgrading = "websocket" in (request.header("Upgrade") or "").lower()
+        sid = self.query.get("sid")
+        if transport == "websocket" and not (upgrading and request.websocket):
+            return self.refuse(3, "this server can't do WebSocket here" if upgrading else "expected an upgrade to WebSocket")
+        if transport == "polling" and upgrading:
+            return self.refuse(3, "an upgrade to WebSocket with transport=polling")
+        if transport == "websocket":
+            try:
+                self.accepted = handshake.accept(request.header, engine.options.websocket_compression)
+            except RemoteProtocolError as error:
+                return self.refuse(3, detail=ascii(str(error))[1:-1][:200])
+        if sid is None:
+            return self.handshake(transport)
+        session = engine.sessions.get(sid)
+        if session is None:
+            farewell = engine.farewells.pop(sid, None) if transport == "polling" and request.method == "GET" else None
+            if farewell is not None:
+                return self.packets(farewell.poll(lambda frames: None) or (), None)
+            return self.refuse(1)
+        if transport == "websocket":
+            return self.upgrade(session) if request.method == "GET" else self.refuse(3, "expected GET")
+        if session.state is WEBSOCKET:
+            return self.refuse(3, "this session has gone on to WebSocket")
+        if request.method == "GET":
+            return self.poll(session)
+        if request.method == "POST":
+            return self.post(session)
+        return self.refuse(3, "expected GET or POST")
+
+    # One method for each kind of request.
+
+    def handshake(self, transport: str) -> Outcome:
+        engine, request = self.engine, self.request
+        if request.method != "GET":
+            return self.refuse(2)
+        if self.query.get("EIO") != "4":
+            return self.refuse(5, detail=f"expected EIO=4, got {ascii(self.query.get('EIO', 'none'))[:40]}")
+        if "j" in self.query and not engine.options.allow_jsonp:
+            return self.refuse(3, "JSONP is switched off (allow_jsonp)")
+        limit = engine.options.max_connections
+        if limit is not None and len(engine.sessions) >= limit:
+            return self.respond(503, b'{"code":4,"message":"too many connections"}', [("Retry-After", "5")])
+        session = engine.prepare(request.environ)
+        refusal = engine.on_connect(session)
+        if refusal is not None:
+            engine.drop(session)
+            return self.respond(401, json.dumps(refusal).encode())
+        cookie = cookie_header(engine.options.cookie, session.sid, request.scheme == "https")
+        extra = [("Set-Cookie", cookie)] if cookie else []
+        if transport == "websocket":
+
+            def start(transport: Transport) -> tuple[Callable[[str | bytes], object], Callable[[str], object]]:
+                engine.open_websocket(session, transport)
+                return session.receive, session.lost
+
+            headers = [*self.accepted.headers, *extra]
+            return Upgrade(start, lambda: session.lost(TRANSPORT_ERROR), headers, self.accepted.extensions)
+        session.jsonp = self.query.get("j")
+        engine.open_polling(session)
+        return self.packets([engine.open_packet(session, engine.upgrades(request.websocket))], session, extra)
+
+    def poll(self, session: Session) -> Outcome:
+        polling_ = session.polling
+        assert polling_ is not None
+
+        def refuse() -> Respond:
+            # "A second GET while one is pending": the pending one ends with a close packet, the session with both.
+            polling_.release((Packet(CLOSE),))
+            session.fault(RemoteProtocolError("a second poll while one is pending"))
+            return self.refuse(3, "a second poll while one is pending")
+
+        return Wait(
+            polling_,
+            lambda frames: self.packets(frames, session),
+            refuse,
+            lambda: session.lost(TRANSPORT_ERROR),
+        )
+
+    def post(self, session: Session) -> Outcome:
+        if not session.begin_post():
+            session.fault(RemoteProtocolError("a second POST while one is pending"))
+            return self.refuse(3, "a second POST while one is pending")
+        kind = (self.request.header("Content-Type") or "").split(";")[0].strip().lower()
+        if kind == "application/octet-stream":
+            session.fault(RemoteProtocolError("binary payloads belong to Engine.IO 3"))
+            return self.refuse(3, "expected a text payload")
+
+        def fail() -> None:
+            session.end_post()
+            session.lost(TRANSPORT_ERROR)
+
+        def receive(body: bytes | None) -> Respond:
+            session.end_post()
+            if body is None:
+                return self.respond(413, b"")
+            try:
+                text = body.decode()
+                if session.jsonp is not None:
+                    text = polling.unwrap(text)
+                packets = polling.decode(text)
+            except (RemoteProtocolError, ValueError) as error:
+                session.fault(RemoteProtocolError(f"bad payload: {error}"))
+                return self.refuse(3, "bad payload")
+            for packet in packets:
+                session.receive(packet)
+            if session.reason == TRANSPORT_ERROR:
+                return self.refuse(3, "bad payload")
+            return self.respond(200, b"ok", kind="text/html")
+
+        return Read(self.engine.options.max_http_buffer_size, receive, fail)
+
+    def upgrade(self, session: Session) -> Outcome:
+        if session.state in (WEBSOCKET, PROBING) or not self.engine.options.allow_upgrades:
+            return self.refuse(3, "no upgrade is possible now")
+
+        def start(transport: Transport) -> tuple[Callable[[str | bytes], object], Callable[[str], object]] | None:
+            if not session.begin_probe(transport):
+                return None
+            self.engine.watch_probe(session, transport)
+            taken = False
+
+            def receive(message: str | bytes) -> None:
+                nonlocal taken
+                if taken:
+                    session.receive(message)
+                else:
+                    taken = session.receive_probe(transport, message)
+
+            def lost(reason: str) -> None:
+                if taken:
+                    session.lost(reason)
+                else:
+                    session.end_probe(transport)
+
+            return receive, lost
+
+        return Upgrade(start, lambda: None, self.accepted.headers, self.accepted.extensions)
+
+    # Answers.
+
+    def packets(self, frames: Sequence[Frame], session: Session | None, extra: Sequence[tuple[str, str]] = ()) -> Respond:
+        """Answer with a payload, compressed if both sides like it."""
+        text = polling.encode(frames) if frames else "6"
+        headers: Headers = list(extra)
+        if session is not None and session.jsonp is not None:
+            text = polling.wrap(session.jsonp, text)
+            # A script served as anything else would be refused under nosniff; as a script it can't be read as a page.
+            kind = "text/javascript; charset=UTF-8"
+            headers.append(("X-Content-Type-Options", "nosniff"))
+        else:
+            kind = "text/plain; charset=UTF-8"
+        body = text.encode()
+        options = self.engine.options
+        if options.http_compression and len(body) >= options.compression_threshold:
+            coding = _coding(self.request.header("Accept-Encoding"))
+            if coding is not None:
+                squeeze = zlib.compressobj(wbits=31 if coding == "gzip" else zlib.MAX_WBITS)
+                body = squeeze.compress(body) + squeeze.flush()
+                headers.append(("Content-Encoding", coding))
+            headers.append(("Vary", "Accept-Encoding"))
+        return self.respond(200, body, headers, kind)
+
+    def refuse(self, code: int, message: str | None = None, detail: str = "") -> Respond:
+        """Answer with one of the protocol's errors."""
+        text = message or ERRORS[code]
+        self.engine.logger.info("refused: %s %s", text, detail)
+        if detail:
+            text += f" ({detail})"
+        return self.respond(400, json.dumps({"code": code, "message": text}, separators=(",", ":")).encode())
+
+    def bad_origin(self, origin: str) -> Respond:
+        request = self.request
+        own = self.engine.origins.own(request.scheme, request.header)
+        hint = ""
+        if request.header("X-Forwarded-Host") or request.header("X-Forwarded-Proto"):
+            hint = "; behind a proxy set trusted_proxies=1 (or use ProxyFix)"
+        self.engine.logger.warning(
+            "refused: origin %s isn't allowed; this server's own is %s; see cors_allowed_origins%s",
+            ascii(origin)[:200],
+            ascii(own),
+            hint,
+        )
+        return self.respond(400, b'{"code":3,"message":"Not an accepted origin."}')
+
+    def respond(
+        self, status: int, body: bytes, extra: Sequence[tuple[str, str]] = (), kind: str = "application/json"
+    ) -> Respond:
+        headers = [("Content-Type", kind), ("Cache-Control", "no-store"), *self.cors, *extra]
+        return Respond(status, _join_vary(headers), body)
+
+
+_WEIGHT = re.compile(r"\s*([^\s;,]+)\s*(?:;\s*q\s*=\s*([0-9.]+)\s*)?$")
+
+
+def _coding(accepted: str | None) -> str | None:
+    """Choose gzip or deflate as an Accept-Encoding header weighs them."""
+    best, chosen = 0.0, None
+    for item in (accepted or "")[:500].split(","):
+        match = _WEIGHT.match(item)
+        if match is None or match[1].lower() not in ("gzip", "deflate"):
+            continue
+        try:
+            weight = float(match[2] or 1)
+        except ValueError:
+            continue
+        if weight > best:
+            best, chosen = weight, match[1].lower()
+    return chosen
+
+
+def _join_vary(headers: Headers) -> Headers:
+    vary = [value for name, value in headers if name == "Vary"]
+    if len(vary) < 2:
+        return headers
+    return [*(item for item in headers if item[0] != "Vary"), ("Vary", ", ".join(vary))]
+
+
+def _header_safe(value: str | None) -> str | None:
+    if value is None or len(value) > 1000 or not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~, -]*", value):
+        return None
+    return value

@@ -1,0 +1,236 @@
+"""Session: the server's side of one Engine.IO connection, from its handshake to its end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from ...errors import RemoteProtocolError
+from ...typing import Frame, Transport
+from .frame import CLOSE, MESSAGE, NOOP, OPEN, PING, PONG, UPGRADE
+from .frame import Frame as Packet
+from .polling import Polling
+
+if TYPE_CHECKING:
+    from .engine import Engine
+
+SERVER_DISCONNECT = "server disconnect"
+CLIENT_DISCONNECT = "client disconnect"
+PING_TIMEOUT = "ping timeout"
+TRANSPORT_CLOSE = "transport close"
+TRANSPORT_ERROR = "transport error"
+
+# States, and what leads from one to the next; anything else is out of state and ends the session.
+POLLING, PROBING, WEBSOCKET, CLOSED = "POLLING", "PROBING", "WEBSOCKET", "CLOSED"
+PROBE, SWITCH, LOST, END = "probe", "switch", "lost", "end"
+TRANSITIONS = {
+    POLLING: {PROBE: PROBING, LOST: CLOSED, END: CLOSED},
+    PROBING: {SWITCH: WEBSOCKET, LOST: POLLING, END: CLOSED},
+    WEBSOCKET: {LOST: CLOSED, END: CLOSED},
+    CLOSED: {},
+}
+
+_PROBE_PING, _PROBE_PONG = PING + "probe", (Packet(PONG + "probe"),)
+_NOOP = (Packet(NOOP),)
+_CLOSE = (Packet(CLOSE),)
+
+
+class Session:
+    """One connection. Never waits: what can't go now stays with the transport.
+
+    Attributes:
+        sid: Its secret id.
+        environ: What the shell gave of the opening request.
+        runtime: Where its handlers run.
+        state: One of the keys of `TRANSITIONS`.
+        transport: Where packets go.
+        data: The floor above keeps its own here.
+        inbox: The runtime keeps its own here.
+        heard: Whether anything came since the last ping.
+        beat: The heartbeat's entry.
+    """
+
+    __slots__ = (
+        "_engine",
+        "beat",
+        "data",
+        "environ",
+        "heard",
+        "inbox",
+        "jsonp",
+        "polling",
+        "post_turns",
+        "probe",
+        "reason",
+        "runtime",
+        "sid",
+        "state",
+        "transport",
+        "user_data",
+    )
+
+    def __init__(self, engine: Engine, sid: str, environ: Any) -> None:
+        self._engine, self.sid, self.environ = engine, sid, environ
+        self.runtime = engine.runtime
+        self.state = POLLING
+        self.polling: Polling | None = None
+        self.probe: Transport | None = None
+        self.transport: Transport = _NOWHERE
+        self.data: Any = None
+        self.user_data: dict[str, Any] | None = None
+        self.inbox: Any = None
+        self.heard = True
+        self.beat: list[Any] | None = None
+        self.post_turns = [1]
+        self.jsonp: str | None = None
+        self.reason = ""
+
+    @property
+    def closed(self) -> bool:
+        return self.state is CLOSED
+
+    @property
+    def transport_name(self) -> str:
+        """``"polling"`` or ``"websocket"``."""
+        return "polling" if self.state in (POLLING, PROBING) else "websocket"
+
+    # From the wire.
+
+    def receive(self, message: str | bytes) -> None:
+        """Take one Engine.IO packet. A fault of the peer ends the session.
+
+        Source: Engine.IO 4, Packet types.
+        """
+        self.heard = True
+        if self.state is CLOSED:
+            return
+        if isinstance(message, bytes):
+            self._engine.on_message(self, message)
+            return
+        kind = message[:1]
+        if kind == MESSAGE:
+            self._engine.on_message(self, message[1:])
+        elif kind == PONG:
+            self._engine.heartbeat.start(self)
+        elif kind == CLOSE:
+            if self.polling is not None:
+                self.polling.release(_NOOP)
+            self.close(CLIENT_DISCONNECT)
+        elif kind == NOOP:
+            pass
+        elif kind and kind in OPEN + PING + UPGRADE:
+            self.fault(RemoteProtocolError(f"packet type {kind} is out of place from a client in state {self.state}"))
+        else:
+            self.fault(RemoteProtocolError(f"expected a packet type of 0 to 6, got {kind!r}"))
+
+    def begin_post(self) -> bool:
+        """Take the one turn to post; False while another request has it."""
+        try:
+            self.post_turns.pop()  # atomic, unlike a flag that is tested and then set
+        except IndexError:
+            return False
+        return True
+
+    def end_post(self) -> None:
+        """Give the turn back."""
+        self.post_turns.append(1)
+
+    def fault(self, error: RemoteProtocolError) -> None:
+        """End the session because of what the peer sent."""
+        if self.state is not CLOSED:
+            self._engine.logger.warning("%s: %s", self.sid, ascii(str(error))[1:-1][:300])
+            self.close(TRANSPORT_ERROR, error.code, str(error))
+
+    def lost(self, reason: str = TRANSPORT_CLOSE) -> None:
+        """The transport has ended under us."""
+        self.close(reason)
+
+    # The upgrade. Source: Engine.IO 4, Upgrading.
+
+    def begin_probe(self, transport: Transport) -> bool:
+        """Let a WebSocket try to take over; False when another one does already."""
+        following = TRANSITIONS[self.state].get(PROBE)
+        if following is None:
+            return False
+        self.state, self.probe = following, transport
+        return True
+
+    def receive_probe(self, transport: Transport, message: str | bytes) -> bool:
+        """Take a packet from the WebSocket that tries to take over.
+
+        Returns:
+            True when it has taken over: further packets go to `receive`.
+        """
+        if self.probe is transport and self.polling is not None:
+            if message == _PROBE_PING and not self.polling.draining:
+                # Source: "the client ... must wait for the pong before it sends the upgrade packet"
+                transport.write(_PROBE_PONG)
+                self.polling.draining = True
+                self.polling.release(_NOOP)
+                return False
+            if message == UPGRADE and self.polling.draining:
+                self.heard = True
+                self.state, self.probe, self.transport = TRANSITIONS[self.state][SWITCH], None, transport
+                self.polling.upgrade(transport)
+                self.polling.release(_NOOP)
+                return True
+        self._engine.logger.warning("%s: upgrade failed: unexpected packet %s", self.sid, ascii(message[:20]))
+        self.end_probe(transport)
+        transport.close(1008, "unexpected packet during the upgrade")
+        return False
+
+    def end_probe(self, transport: Transport) -> None:
+        """The attempt is over without success; polling goes on, and another attempt may come."""
+        if self.probe is transport and self.state is PROBING:
+            self.state, self.probe = TRANSITIONS[PROBING][LOST], None
+            if self.polling is not None:
+                self.polling.draining = False
+
+    # To the wire.
+
+    def pause(self, paused: bool) -> None:
+        """Let the transport read no further, or go on. Any thread may call this."""
+        self.transport.pause(paused)
+
+    def send(self, frames: Sequence[Frame]) -> None:
+        """Send the packets of one message. Any thread may call this, also after the end."""
+        self.transport.write(frames)
+
+    def close(self, reason: str, code: int = 1000, text: str = "") -> None:
+        """End the session; what was sent before goes out first. The second call does nothing.
+
+        Args:
+            reason: For the application: one of the constants above.
+            code: For a WebSocket's close frame.
+            text: Likewise.
+        """
+        if self._engine.sessions.pop(self.sid, None) is None:
+            return
+        self.reason = reason
+        probe, self.probe = self.probe, None
+        transport, polling, was = self.transport, self.polling, self.state
+        self.state = CLOSED
+        self._engine.heartbeat.stop(self)
+        transport.close(code, text)
+        if was in (POLLING, PROBING) and polling is not None and reason == SERVER_DISCONNECT and polling.holds:
+            self._engine.keep_farewell(self.sid, polling)
+        self.transport = _NOWHERE
+        if probe is not None:
+            probe.close(1000)
+        self._engine.on_disconnect(self, reason)
+
+
+class _Nowhere:
+    """The transport of a session that has none."""
+
+    def write(self, frames: Sequence[Frame]) -> None:
+        pass
+
+    def close(self, code: int = 1000, reason: str = "") -> None:
+        pass
+
+    def pause(self, paused: bool) -> None:
+        pass
+
+
+_NOWHERE: Transport = _Nowhere()

@@ -1,0 +1,93 @@
+"""Client: one connection's part in one namespace; Link: one connection's parts in all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+from ...errors import RemoteProtocolError
+from ...typing import Frame, Timer
+from ..engineio.session import Session
+from .packets import Decoder
+
+CONNECTING, CONNECTED, LEAVING, GONE = "CONNECTING", "CONNECTED", "LEAVING", "GONE"
+"""States of a client: its connect handler runs; it is in; its disconnect handler runs; it is forgotten."""
+
+
+HELD_LIMIT = 1 << 20  # bytes that may wait for the end of a connect handler
+
+
+class Client:
+    """One client of one namespace.
+
+    Attributes:
+        sid: Its public id, which is also the name of a room.
+        session: The connection that carries it.
+        namespace: Begins with a slash.
+        state: One of the four above.
+        rooms: Names of its rooms; None when it has left for good.
+        acks: What waits for its acknowledgements, by number.
+        deciding: Whether the connect handler still runs.
+        leave_reason: Set when the client has to leave as soon as it has ended.
+    """
+
+    __slots__ = ("_held", "_held_size", "ack_id", "acks", "deciding", "leave_reason", "namespace", "rooms", "session", "sid", "state")
+
+    def __init__(self, sid: str, session: Session, namespace: str) -> None:
+        self.sid, self.session, self.namespace = sid, session, namespace
+        self.state = CONNECTING
+        self.rooms: dict[Hashable, None] | None = {}
+        self.acks: dict[int, Any] | None = None
+        self.ack_id = 0
+        self.deciding = True
+        self.leave_reason: str | None = None
+        self._held: list[Sequence[Frame]] | None = None
+        self._held_size = 0
+
+    def send(self, frames: Sequence[Frame], lock: AbstractContextManager[Any]) -> None:
+        """Send, or keep until the client has been told that it is connected."""
+        if self.state is CONNECTING:
+            with lock:
+                if self.state is CONNECTING:
+                    if self._held is None:
+                        self._held = []
+                    self._held.append(frames)
+                    self._held_size += sum(len(frame.message) for frame in frames)
+                    if self._held_size > HELD_LIMIT:
+                        self._held = []
+                        self.session.fault(RemoteProtocolError("slow consumer: its connect handler takes too long"))
+                    return
+        if self.state is CONNECTED:
+            self.session.send(frames)
+
+    def admit(self, hello: Sequence[Frame], lock: AbstractContextManager[Any]) -> None:
+        """Send the answer to CONNECT, then what was kept; from now on everything goes out at once."""
+        with lock:
+            self.session.send(hello)
+            for frames in self._held or ():
+                self.session.send(frames)
+            self._held, self.state = None, CONNECTED
+
+
+class Link:
+    """What the Socket.IO floor keeps with a session.
+
+    Attributes:
+        decoder: Of its messages.
+        clients: By namespace.
+        user_data: What applications save, by namespace.
+        joined: Whether it ever joined a namespace.
+        left: Namespaces that we put it out of; what it had sent before it knew is dropped.
+        timer: Ends a connection that never does.
+    """
+
+    __slots__ = ("clients", "decoder", "joined", "left", "timer", "user_data")
+
+    def __init__(self, decoder: Decoder) -> None:
+        self.decoder = decoder
+        self.clients: dict[str, Client] = {}
+        self.user_data: dict[str, dict[str, Any]] = {}
+        self.joined = False
+        self.left: set[str] = set()
+        self.timer: Timer | None = None

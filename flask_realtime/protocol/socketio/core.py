@@ -1,0 +1,453 @@
+"""Core: Socket.IO over Engine.IO sessions. Connect, events and acknowledgements in; emits out. Never waits."""
+
+from __future__ import annotations
+
+import builtins
+import logging
+from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+from ...errors import ConnectionRefusedError, RemoteProtocolError
+from ...typing import Runtime
+from ..engineio.engine import Engine, new_id
+from ..engineio.frame import MESSAGE, Frame
+from ..engineio.session import CLIENT_DISCONNECT, SERVER_DISCONNECT, Session
+from .client import CONNECTED, CONNECTING, GONE, LEAVING, Client, Link
+from .dispatch import ANY, Handler, Handlers
+from .packets import ACK, CONNECT, CONNECT_ERROR, DISCONNECT, EVENT, RESERVED, Codec, Limits, Packet
+from .rooms import Rooms
+
+Invoke = Callable[[Client, Handler, Any, Sequence[Any]], Any]
+"""Runs user code: ``invoke(client, handler, event, args)``. For connect the args are (auth,), for disconnect (reason,)."""
+
+EVERYBODY = None
+
+
+class Settings(NamedTuple):
+    """What can be set of the Socket.IO floor.
+
+    Attributes:
+        namespaces: Accepted besides those with handlers; ``"*"`` accepts any.
+        always_connect: Whether CONNECT is answered before the connect handler runs.
+        connect_timeout: Seconds that a connection has to join its first namespace.
+        max_namespaces: That one connection may join.
+        max_pending_acks: Of one client; the oldest is given up.
+        limits: Of packets.
+    """
+
+    namespaces: Collection[str] = ("/",)
+    always_connect: bool = False
+    connect_timeout: float = 45
+    max_namespaces: int = 32
+    max_pending_acks: int = 1000
+    limits: Limits = Limits()
+
+
+class Waiter:
+    """An acknowledgement that a caller waits for; resolved without running a handler.
+
+    Attributes:
+        event: Set when there is an answer, or none will come.
+        answer: What the client sent; None while there is nothing.
+        gone: Whether the client left instead.
+    """
+
+    __slots__ = ("answer", "event", "gone")
+
+    def __init__(self, event: Any) -> None:
+        self.event = event
+        self.answer: Sequence[Any] | None = None
+        self.gone = False
+
+    def resolve(self, answer: Sequence[Any]) -> None:
+        self.answer = answer
+        self.event.set()
+
+    def give_up(self) -> None:
+        self.gone = True
+        self.event.set()
+
+
+class Core:
+    """All namespaces, clients and rooms of one server.
+
+    Args:
+        runtime: Where handlers run.
+        codec: How packets are coded.
+        invoke: How handlers are called.
+        settings: The rest.
+        logger: Where to tell.
+    """
+
+    def __init__(
+        self, runtime: Runtime, codec: Codec, invoke: Invoke, settings: Settings, logger: logging.Logger
+    ) -> None:
+        self.logger = logger
+        self.runtime, self.codec, self.invoke, self.settings = runtime, codec, invoke, settings
+        self.handlers = Handlers()
+        self.clients: dict[str, dict[str, Client]] = {}
+        self.rooms: dict[str, Rooms] = {}
+        self._lock = runtime.lock()
+        self.debug = self.logger.isEnabledFor(logging.DEBUG)
+
+    # Called by the Engine.IO floor.
+
+    def opened(self, session: Session) -> None:
+        """A connection was opened; it has some time to join a namespace."""
+        session.data = link = Link(self.codec.decoder(self.settings.limits))
+
+        def expire() -> None:
+            if not link.joined:
+                session.close(SERVER_DISCONNECT, 1008, "no namespace joined in time")
+
+        link.timer = self.runtime.call_later(self.settings.connect_timeout, expire)
+
+    def received(self, session: Session, message: str | bytes) -> None:
+        """A message came in. What the protocol doesn't allow ends the connection."""
+        link: Link = session.data
+        try:
+            packet = link.decoder.feed(message)
+            if packet is None:
+                return
+            kind, namespace, number, data = packet
+            if kind == CONNECT:
+                self._connect(session, link, namespace, data)
+                return
+            client = link.clients.get(namespace)
+            if client is not None and client.state is CONNECTING:
+                with self._lock:
+                    pass  # our answer to CONNECT may be out while the thread that sends it isn't back yet
+            if client is None or client.state is not CONNECTED:
+                if kind == DISCONNECT and client is not None:
+                    self._leave(client, CLIENT_DISCONNECT)
+                    return
+                if client is not None and client.state in (LEAVING, GONE) or namespace in link.left:
+                    self.logger.info("%s: a packet that crossed our disconnect is dropped", session.sid)
+                    return
+                raise RemoteProtocolError(f"a packet for the namespace {ascii(namespace)[:60]}, which isn't joined")
+            if kind == EVENT:
+                self._event(client, number, data)
+            elif kind == ACK:
+                assert number is not None
+                self._acknowledged(client, number, data)
+            else:
+                self._leave(client, CLIENT_DISCONNECT)
+        except RemoteProtocolError as error:
+            session.fault(error)
+
+    def closed(self, session: Session, reason: str) -> None:
+        """A connection has ended."""
+        link: Link | None = session.data
+        if link is None:
+            return
+        if link.timer is not None:
+            link.timer.cancel()
+        for client in list(link.clients.values()):
+            self._leave(client, reason)
+
+    # Connecting.
+
+    def _connect(self, session: Session, link: Link, namespace: str, auth: Any) -> None:
+        if namespace in link.clients and link.clients[namespace].state is not GONE:
+            if link.clients[namespace].state is not LEAVING:
+                raise RemoteProtocolError(f"a second CONNECT for the namespace {ascii(namespace)[:60]}")
+        wanted = self.settings.namespaces
+        if namespace not in wanted and ANY not in wanted and not self.handlers.knows(namespace):
+            self._send(session, Packet(CONNECT_ERROR, namespace, None, {"message": "Invalid namespace"}))
+            return
+        if len(link.clients) >= self.settings.max_namespaces:
+            raise RemoteProtocolError(f"expected at most {self.settings.max_namespaces} namespaces")
+        if link.timer is not None:
+            link.timer.cancel()
+            link.timer = None
+        link.joined = True
+        link.left.discard(namespace)
+        client = link.clients[namespace] = Client(new_id(), session, namespace)
+        with self._lock:
+            rooms = self.rooms.get(namespace)
+            if rooms is None:
+                rooms = self.rooms[namespace] = Rooms(self.runtime.lock())
+                self.clients[namespace] = {}
+            self.clients[namespace][client.sid] = client
+        rooms.enter(client, EVERYBODY, client.sid)
+        if self.settings.always_connect:
+            self._hello(client)
+        handler = self.handlers.find("connect", namespace)
+        if handler is None:
+            self._connected(client, None, None)
+        else:
+            session.runtime.run(
+                session, self.invoke, (client, handler, "connect", (auth,)), self._connected, client, urgent=True
+            )
+
+    def _connected(self, client: Client, result: Any, error: BaseException | None) -> None:
+        """The connect handler has ended: accept or refuse. Any error refuses."""
+        refusal: dict[str, Any] | None = None
+        if isinstance(error, ConnectionRefusedError):
+            refusal = error.error_args
+        elif isinstance(error, builtins.ConnectionRefusedError):
+            refusal = {"message": "Connection refused by server"}
+        elif error is not None:
+            self._log(error, client, "connect")
+            refusal = {"message": "Connection rejected by server"}
+        elif result is False:
+            refusal = {"message": "Connection rejected by server"}
+        if refusal is not None:
+            self._refuse(client, refusal)
+            return
+        if client.state is CONNECTING:
+            self._hello(client)
+        self.logger.info("%s: connected to %s", client.sid, client.namespace)
+        with self._lock:
+            client.deciding, reason = False, client.leave_reason
+        if reason == SERVER_DISCONNECT:
+            self.disconnect(client.sid, client.namespace)
+        elif reason is not None:
+            self._leave(client, reason)
+
+    def _hello(self, client: Client) -> None:
+        client.admit(self._frames(Packet(CONNECT, client.namespace, None, {"sid": client.sid})), self._lock)
+
+    def _refuse(self, client: Client, refusal: dict[str, Any]) -> None:
+        with self._lock:
+            told, client.state = client.state is not CONNECTING, GONE
+        self._forget(client)
+        self.logger.info("%s: refused by the connect handler of %s", client.sid, client.namespace)
+        try:
+            self._send(client.session, Packet(DISCONNECT if told else CONNECT_ERROR, client.namespace, None, refusal))
+        except (TypeError, ValueError) as error:
+            self._log(error, client, "connect")
+            message = {"message": refusal["message"]}
+            self._send(client.session, Packet(DISCONNECT if told else CONNECT_ERROR, client.namespace, None, message))
+
+    # Leaving.
+
+    def disconnect(self, sid: str, namespace: str) -> None:
+        """End a client's part in a namespace; an unknown one is nothing to do."""
+        client = self.client(sid, namespace)
+        if client is None:
+            return
+        if client.state is CONNECTED and not client.deciding:
+            client.session.data.left.add(namespace)
+            self._send(client.session, Packet(DISCONNECT, namespace))
+        self._leave(client, SERVER_DISCONNECT)
+
+    def _leave(self, client: Client, reason: str) -> None:
+        """Run the disconnect handler, once for each client that was accepted, then forget the client."""
+        with self._lock:
+            if client.deciding:
+                client.leave_reason = client.leave_reason or reason
+                return
+            if client.state is not CONNECTED:
+                return
+            client.state = LEAVING
+        for waiting in (client.acks or {}).values():
+            if isinstance(waiting, Waiter):
+                waiting.give_up()
+        client.acks = None
+        handler = self.handlers.find("disconnect", client.namespace)
+        if handler is None:
+            self._left(client, None, None)
+        else:
+            args = (client, handler, "disconnect", (reason,))
+            client.session.runtime.run(client.session, self.invoke, args, self._left, client, urgent=True)
+
+    def _left(self, client: Client, result: Any, error: BaseException | None) -> None:
+        if error is not None:
+            self._log(error, client, "disconnect")
+        self.logger.info("%s: disconnected from %s", client.sid, client.namespace)
+        client.state = GONE
+        self._forget(client)
+
+    def _forget(self, client: Client) -> None:
+        namespace = client.namespace
+        self.rooms[namespace].leave_all(client)
+        self.clients[namespace].pop(client.sid, None)
+        link: Link = client.session.data
+        if link.clients.get(namespace) is client:
+            del link.clients[namespace]
+
+    # Events and acknowledgements.
+
+    def _event(self, client: Client, number: int | None, data: list[Any]) -> None:
+        event = data[0]
+        if self.debug:
+            self.logger.debug("< %s %s %s", client.sid, client.namespace, ascii(event))
+        handler = self.handlers.find(event, client.namespace)
+        if handler is not None:
+            args = (client, handler, event, data[1:])
+            client.session.runtime.run(client.session, self.invoke, args, self._handled, (client, number, event))
+
+    def _handled(self, token: tuple[Client, int | None, Any], result: Any, error: BaseException | None) -> None:
+        """A handler has ended: acknowledge, when the client asked for it."""
+        client, number, event = token
+        if error is not None:
+            self._log(error, client, event)
+        elif number is not None:
+            try:
+                self._send(client.session, Packet(ACK, client.namespace, number, arguments(result)))
+            except (TypeError, ValueError, RecursionError) as problem:
+                self._log(problem, client, event)
+
+    def _acknowledged(self, client: Client, number: int, data: list[Any]) -> None:
+        waiting = client.acks.pop(number, None) if client.acks else None
+        if waiting is None:
+            self.logger.info("%s: an unknown acknowledgement is ignored", client.sid)
+        elif isinstance(waiting, Waiter):
+            waiting.resolve(data)
+        else:
+            client.session.runtime.run(client.session, waiting, data, self._called_back, client)
+
+    def _called_back(self, client: Client, result: Any, error: BaseException | None) -> None:
+        if error is not None:
+            self._log(error, client, "callback")
+
+    def forget_waiter(self, waiter: Waiter, clients: Iterable[Client]) -> None:
+        """Drop a waiter whose time is over."""
+        for client in clients:
+            for number, waiting in list((client.acks or {}).items()):
+                if waiting is waiter and client.acks:
+                    client.acks.pop(number, None)
+
+    # Emitting.
+
+    def emit(
+        self,
+        event: Any,
+        args: Sequence[Any],
+        namespace: str,
+        to: Any = EVERYBODY,
+        skip: Collection[str] = (),
+        callback: Callable[..., object] | Waiter | None = None,
+    ) -> tuple[Client, ...]:
+        """Send an event: encoded once, written straight to each recipient.
+
+        Args:
+            event: Its name.
+            args: Its arguments.
+            namespace: Where.
+            to: None for everybody, a room, or a list, tuple, set or frozenset of rooms.
+            skip: Sids that don't get it.
+            callback: What to do with the acknowledgement of each recipient.
+
+        Returns:
+            The clients that it was sent to.
+
+        Raises:
+            TypeError: A value can't be sent.
+            ValueError: The data contains itself.
+        """
+        if event in RESERVED:
+            raise ValueError(f"the event name {event!r} is reserved")
+        targets = self.targets(namespace, to)
+        if skip:
+            targets = tuple(client for client in targets if client.sid not in skip)
+        if not targets:
+            return ()
+        lock = self._lock
+        if callback is None:
+            frames = self._frames(Packet(EVENT, namespace, None, [event, *args]))
+            for client in targets:
+                if client.state is CONNECTED:
+                    client.session.send(frames)
+                else:
+                    client.send(frames, lock)
+            return targets
+        packet = Packet(EVENT, namespace, None, [event, *args])
+        self.codec.encode(packet)  # what can't be sent fails before anything waits for an answer
+        for client in targets:
+            client.send(self._frames(packet._replace(id=self._expect(client, callback))), lock)
+        return targets
+
+    def targets(self, namespace: str, to: Any) -> tuple[Client, ...]:
+        """Return the clients that ``to`` means; an empty collection or text means nobody."""
+        rooms = self.rooms.get(namespace)
+        if rooms is None:
+            return ()
+        if isinstance(to, (list, tuple, set, frozenset)):
+            return rooms.union(to)
+        return rooms.members(to)
+
+    def _expect(self, client: Client, callback: Callable[..., object] | Waiter) -> int:
+        with self._lock:
+            if client.acks is None:
+                client.acks = {}
+            client.ack_id += 1
+            client.acks[client.ack_id] = callback
+            if len(client.acks) > self.settings.max_pending_acks:
+                lost = client.acks.pop(next(iter(client.acks)))
+                if isinstance(lost, Waiter):
+                    lost.give_up()
+                self.logger.warning("%s: more than %d pending acknowledgements", client.sid, self.settings.max_pending_acks)
+            return client.ack_id
+
+    # Rooms.
+
+    def enter_room(self, sid: str, room: Hashable, namespace: str) -> None:
+        """Put a client into a room.
+
+        Raises:
+            KeyError: There is no such client.
+            ValueError: Nobody ever joined the namespace.
+        """
+        if namespace not in self.rooms:
+            raise ValueError(f"sid {sid!r} is not connected to requested namespace {namespace!r}")
+        client = self.client(sid, namespace)
+        if client is None or not self.rooms[namespace].enter(client, room):
+            raise KeyError(f"no client {sid!r} in namespace {namespace!r}")
+
+    def leave_room(self, sid: str, room: Hashable, namespace: str) -> None:
+        """Take a client out of a room; nothing happens when it isn't there.
+
+        Raises:
+            ValueError: The room is None, which is everybody.
+        """
+        if room is EVERYBODY:
+            raise ValueError("room None is everybody; a client leaves it by disconnecting")
+        client = self.client(sid, namespace)
+        if client is not None:
+            self.rooms[namespace].leave(client, room)
+
+    def close_room(self, room: Hashable, namespace: str) -> None:
+        """Take everybody out of a room.
+
+        Raises:
+            ValueError: The room is None, which is everybody.
+        """
+        if room is EVERYBODY:
+            raise ValueError("room None is everybody; it can't be closed")
+        if namespace in self.rooms:
+            self.rooms[namespace].close(room)
+
+    def rooms_of(self, sid: str, namespace: str) -> list[Hashable]:
+        """Return the rooms of a client."""
+        client = self.client(sid, namespace)
+        return [room for room in tuple(client.rooms or ()) if room is not EVERYBODY] if client is not None else []
+
+    # Helpers.
+
+    def client(self, sid: str, namespace: str) -> Client | None:
+        """Return a client that is connecting, connected or leaving."""
+        return self.clients.get(namespace, {}).get(sid)
+
+    def _frames(self, packet: Packet) -> tuple[Frame, ...]:
+        return tuple(
+            [Frame(MESSAGE + part if isinstance(part, str) else part) for part in self.codec.encode(packet)]
+        )
+
+    def _send(self, session: Session, packet: Packet) -> None:
+        session.send(self._frames(packet))
+
+    def _log(self, error: BaseException, client: Client, event: Any) -> None:
+        self.logger.error(
+            "%s: the handler of %s in %s failed", client.sid, ascii(event)[:100], ascii(client.namespace)[:100], exc_info=error
+        )
+
+
+def arguments(result: Any) -> list[Any]:
+    """Return what a handler's result, or the data of an emit, is as arguments: None is none, a tuple several."""
+    if result is None:
+        return []
+    if isinstance(result, tuple):
+        return list(result)
+    return [result]

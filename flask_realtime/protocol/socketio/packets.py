@@ -1,0 +1,349 @@
+"""Socket.IO packets to text and attachments, and back."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from ...errors import RemoteProtocolError
+
+CONNECT, DISCONNECT, EVENT, ACK, CONNECT_ERROR, BINARY_EVENT, BINARY_ACK = range(7)
+
+RESERVED = frozenset(("connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener"))
+"""Event names that no client may send. Source: the reference parser, RESERVED_EVENTS."""
+
+Message = str | bytes
+
+
+class Packet(NamedTuple):
+    """One packet.
+
+    Attributes:
+        type: `CONNECT` to `BINARY_ACK`; a decoded packet is never one of the binary two.
+        namespace: Begins with a slash.
+        id: For events that want an acknowledgement, and for acknowledgements.
+        data: The payload: a list for events (name first) and acknowledgements.
+    """
+
+    type: int
+    namespace: str = "/"
+    id: int | None = None
+    data: Any = None
+
+
+class Limits(NamedTuple):
+    """Bounds of what a client may send.
+
+    Attributes:
+        attachments: Binary parts of one packet.
+        attachment_bytes: Their size together.
+        depth: Levels of lists and objects in a payload.
+        namespace: Characters of a namespace's name.
+        id_digits: Digits of an acknowledgement's number.
+    """
+
+    attachments: int = 10
+    attachment_bytes: int = 1_000_000
+    depth: int = 64
+    namespace: int = 256
+    id_digits: int = 20
+
+
+class Decoder(Protocol):
+    """Messages of one connection to packets."""
+
+    def feed(self, message: Message) -> Packet | None: ...
+
+
+class Codec(Protocol):
+    """How packets become messages; one for each server."""
+
+    def encode(self, packet: Packet) -> list[Message]: ...
+
+    def decoder(self, limits: Limits, from_server: bool = False) -> Decoder: ...
+
+
+class Json(Protocol):
+    """What is needed of a custom ``json``: the two functions of the module of that name."""
+
+    def dumps(self, obj: Any, **kwargs: Any) -> str: ...
+
+    def loads(self, s: Any, **kwargs: Any) -> Any: ...
+
+
+class _Binary(Exception):
+    """There is something in the data that JSON doesn't know: encode again and collect it."""
+
+
+def _stop(value: Any) -> Any:
+    raise _Binary
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} isn't JSON")
+
+
+# Kept, because making an encoder costs as much as encoding a small payload. NaN isn't JSON: see `_finite`.
+_ENCODER = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False, default=_stop)
+_DECODER = json.JSONDecoder(parse_constant=_no_constant)
+
+
+class TextCodec:
+    """The default coding.
+
+    Args:
+        json: A module or object with ``dumps`` and ``loads`` instead of the standard ones.
+        default: Turns a value that JSON doesn't know into one that it does, or raises TypeError.
+    """
+
+    def __init__(self, json: Json | None = None, default: Callable[[Any], Any] | None = None) -> None:
+        self._json, self._default = json, default
+
+    def encode(self, packet: Packet) -> list[Message]:
+        """Return the text, and behind it the attachments in the order of their numbers.
+
+        Raises:
+            TypeError: A value can't be sent; the message names its type.
+            ValueError: The data contains itself.
+        """
+        kind, namespace, number, data = packet
+        attachments: list[Message] = []
+        text = "" if data is None else self.payload(data, attachments)
+        head = str(kind)
+        if attachments:
+            if kind not in (EVENT, ACK):
+                raise TypeError("bytes can only be sent in events and acknowledgements")
+            head = f"{BINARY_EVENT if kind == EVENT else BINARY_ACK}{len(attachments)}-"
+        if namespace != "/":
+            head += namespace + ","
+        if number is not None:
+            head += str(number)
+        return [head + text, *attachments]
+
+    def payload(self, data: Any, attachments: list[Message]) -> str:
+        """Return ``data`` as JSON; what is binary goes to ``attachments`` in the same walk."""
+        if self._json is not None:
+            text = self._custom(data, attachments)
+        else:
+            try:
+                text = _ENCODER.encode(data)
+            except _Binary:
+                text = self._collect(data, attachments)
+            except ValueError as error:
+                if "Out of range" not in str(error):
+                    raise
+                text = self._collect(_finite(data), attachments)
+        if not text.isascii():
+            try:
+                text.encode()
+            except UnicodeEncodeError:  # lone surrogates: JavaScript sends them escaped
+                text = re.sub("[\ud800-\udfff]", lambda match: f"\\u{ord(match[0]):04x}", text)
+        return text
+
+    def _collect(self, data: Any, attachments: list[Message]) -> str:
+        del attachments[:]
+
+        def default(value: Any) -> Any:
+            if isinstance(value, (bytes, bytearray, memoryview)):
+                attachments.append(bytes(value))
+                return {"_placeholder": True, "num": len(attachments) - 1}
+            if self._default is not None:
+                return self._default(value)
+            raise TypeError(f"can't send a value of type {type(value).__name__}")
+
+        encoder = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False, default=default)
+        try:
+            return encoder.encode(data)
+        except ValueError as error:
+            if "Out of range" not in str(error):
+                raise
+            del attachments[:]
+            return encoder.encode(_finite(data))
+
+    def _custom(self, data: Any, attachments: list[Message]) -> str:
+        assert self._json is not None
+        text = self._json.dumps(_deconstruct(data, attachments), separators=(",", ":"))
+        return text if "\x1e" not in text else text.replace("\x1e", "\\u001e")
+
+    def loads(self, text: str) -> Any:
+        """Parse JSON; raise ValueError for anything else."""
+        return _DECODER.decode(text) if self._json is None else self._json.loads(text)
+
+    def decoder(self, limits: Limits, from_server: bool = False) -> TextDecoder:
+        """Make the decoder of one connection."""
+        return TextDecoder(self, limits, from_server)
+
+
+# One match finds the head of a packet. Source: Socket.IO 5, Packet encoding.
+_HEAD = re.compile(r"(?:([0-4])|([56])([0-9]{1,10})-)(?:(/[^,]*)(?:,|$))?([0-9]*)")
+
+
+class TextDecoder:
+    """Messages of one connection to packets: text, and the attachments that follow it."""
+
+    __slots__ = ("_codec", "_from_server", "_limits", "_parts", "_pending", "_size", "_wanted")
+
+    def __init__(self, codec: TextCodec, limits: Limits, from_server: bool) -> None:
+        self._codec, self._limits, self._from_server = codec, limits, from_server
+        self._pending: Packet | None = None
+        self._parts: list[bytes] = []
+        self._size = self._wanted = 0
+
+    def feed(self, message: Message) -> Packet | None:
+        """Take one message; return the packet that it completes, or None when attachments are missing.
+
+        Raises:
+            RemoteProtocolError: It isn't what the protocol allows. The decoder is of no further use.
+
+        Source: Socket.IO 5, Packet encoding; PROTOCOL: Payload rules.
+        """
+        if isinstance(message, bytes):
+            return self._attach(message)
+        if self._pending is not None:
+            raise RemoteProtocolError(f"expected attachment {len(self._parts) + 1} of {self._wanted}, got text")
+        match = _HEAD.match(message)
+        if match is None:
+            raise RemoteProtocolError(f"not a Socket.IO packet: {ascii(message[:20])}")
+        plain, binary, count, namespace, number = match.groups()
+        limits = self._limits
+        if len(number) > limits.id_digits:
+            raise RemoteProtocolError(f"expected an id of at most {limits.id_digits} digits, got {len(number)}")
+        if namespace is not None and len(namespace) > limits.namespace:
+            raise RemoteProtocolError(f"expected a namespace of at most {limits.namespace} characters")
+        kind = int(plain or binary)
+        text = message[match.end() :]
+        data = None
+        if text:
+            check_depth(text, limits.depth)
+            try:
+                data = self._codec.loads(text)
+            except (ValueError, RecursionError) as error:
+                raise RemoteProtocolError(f"the payload isn't JSON: {ascii(str(error))[1:-1][:100]}") from None
+        elif kind not in (CONNECT, DISCONNECT):
+            raise RemoteProtocolError(f"a packet of type {kind} without a payload")
+        packet = Packet(kind, namespace or "/", int(number) if number else None, data)
+        if not binary:
+            validate(packet, self._from_server)
+            return packet
+        packet = packet._replace(type=EVENT if kind == BINARY_EVENT else ACK)
+        validate(packet, self._from_server)
+        wanted = int(count)
+        if wanted > limits.attachments:
+            raise RemoteProtocolError(f"expected at most {limits.attachments} attachments, got {wanted}", 1009)
+        if wanted == 0:
+            return packet._replace(data=_reconstruct(packet.data, []))
+        self._pending, self._wanted, self._parts, self._size = packet, wanted, [], 0
+        return None
+
+    def _attach(self, part: bytes) -> Packet | None:
+        packet = self._pending
+        if packet is None:
+            raise RemoteProtocolError("an attachment that belongs to no packet")
+        self._size += len(part)
+        if self._size > self._limits.attachment_bytes:
+            raise RemoteProtocolError(f"attachments of more than {self._limits.attachment_bytes} bytes together", 1009)
+        self._parts.append(part)
+        if len(self._parts) < self._wanted:
+            return None
+        parts, self._pending, self._parts = self._parts, None, []
+        return packet._replace(data=_reconstruct(packet.data, parts))
+
+
+def validate(packet: Packet, from_server: bool = False) -> None:
+    """Check what the protocol says of each type's payload.
+
+    Args:
+        packet: Decoded, its type not one of the binary two.
+        from_server: Whether a server sent it.
+
+    Raises:
+        RemoteProtocolError: It is broken.
+
+    Source: Socket.IO 5, Packet types.
+    """
+    kind, _, number, data = packet
+    if kind == EVENT:
+        if not isinstance(data, list) or not data:
+            raise RemoteProtocolError("expected an event as a non-empty list")
+        name = data[0]
+        if not isinstance(name, (str, int)) or isinstance(name, bool):
+            raise RemoteProtocolError(f"expected an event name as a string, got {type(name).__name__}")
+        if name in RESERVED:
+            raise RemoteProtocolError(f"the event name {name!r} is reserved")
+    elif kind == ACK:
+        if number is None:
+            raise RemoteProtocolError("an acknowledgement without an id")
+        if not isinstance(data, list):
+            raise RemoteProtocolError(f"expected an acknowledgement as a list, got {type(data).__name__}")
+    elif kind == CONNECT:
+        if data is not None and not isinstance(data, dict):
+            raise RemoteProtocolError(f"expected auth as an object, got {type(data).__name__}")
+    elif kind == DISCONNECT:
+        if data is not None and not from_server:  # a late refusal comes with its reason
+            raise RemoteProtocolError("a disconnect packet with a payload")
+    elif not from_server:
+        raise RemoteProtocolError("connect_error comes from servers only")
+    elif not isinstance(data, (str, dict)):
+        raise RemoteProtocolError(f"expected an error as text or object, got {type(data).__name__}")
+
+
+_STRINGS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
+_NOT_BRACKETS = re.compile(r"[^\[\]{}]+")
+
+
+def check_depth(text: str, limit: int) -> None:
+    """Refuse JSON that is nested deeper than ``limit``, before anything is built of it, in linear time.
+
+    Raises:
+        RemoteProtocolError: It is.
+    """
+    if text.count("[") + text.count("{") <= limit:
+        return
+    brackets = _NOT_BRACKETS.sub("", _STRINGS.sub("", text)).replace("{", "[").replace("}", "]")
+    for _ in range(limit):
+        if not brackets:
+            return
+        brackets = brackets.replace("[]", "")
+    if brackets:
+        raise RemoteProtocolError(f"expected JSON of at most {limit} levels", 1009)
+
+
+def _reconstruct(data: Any, parts: Sequence[bytes]) -> Any:
+    """Put the attachments where their placeholders are. ``data`` is fresh from the parser and not deep."""
+    if isinstance(data, list):
+        return [_reconstruct(item, parts) for item in data]
+    if isinstance(data, dict):
+        if data.get("_placeholder") is True:
+            number = data.get("num")
+            # Source: PROTOCOL: "num must be an integer, 0 <= num < count"
+            if type(number) is not int or not 0 <= number < len(parts):
+                raise RemoteProtocolError(f"placeholder {ascii(number)[:20]} of {len(parts)} attachments")
+            return parts[number]
+        return {key: _reconstruct(value, parts) for key, value in data.items()}
+    return data
+
+
+def _deconstruct(data: Any, attachments: list[Message]) -> Any:
+    """Replace binary values by placeholders; for custom JSON modules, which have no common hook for it."""
+    if isinstance(data, (bytes, bytearray, memoryview)):
+        attachments.append(bytes(data))
+        return {"_placeholder": True, "num": len(attachments) - 1}
+    if isinstance(data, (list, tuple)):
+        return [_deconstruct(item, attachments) for item in data]
+    if isinstance(data, dict):
+        return {key: _deconstruct(value, attachments) for key, value in data.items()}
+    return data
+
+
+def _finite(data: Any) -> Any:
+    """Replace NaN and the infinities by None, as JavaScript does; a copy where needed."""
+    if isinstance(data, float):
+        return data if math.isfinite(data) else None
+    if isinstance(data, (list, tuple)):
+        return [_finite(item) for item in data]
+    if isinstance(data, dict):
+        return {_finite(key): _finite(value) for key, value in data.items()}
+    return data

@@ -1,0 +1,62 @@
+"""The opening handshake, server's side: request headers to the answer that switches protocols."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import NamedTuple
+
+from websockets.datastructures import Headers
+from websockets.extensions import Extension
+from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFactory
+from websockets.http11 import Request
+from websockets.server import ServerProtocol
+
+from ...errors import RemoteProtocolError
+
+logger = logging.getLogger("flask_realtime.websocket")
+
+_HEADERS = ("Connection", "Upgrade", "Sec-WebSocket-Key", "Sec-WebSocket-Version", "Sec-WebSocket-Extensions")
+_MAX_HEADER = 4096  # characters; the longest honest one has a few hundred
+
+_DEFLATE = [
+    # Without context one compressed frame serves every recipient, and an idle client keeps no window.
+    ServerPerMessageDeflateFactory(server_no_context_takeover=True, client_no_context_takeover=True)
+]
+
+
+class Accepted(NamedTuple):
+    """An agreed handshake: the header lines of the 101, and the extensions for the `Reader`."""
+
+    headers: list[tuple[str, str]]
+    extensions: list[Extension]
+
+
+def accept(header: Callable[[str], str | None], deflate: bool = False) -> Accepted:
+    """Check an upgrade request and agree to it.
+
+    Args:
+        header: Returns the value of a request header, or None.
+        deflate: Whether to agree to permessage-deflate when the client offers it.
+
+    Returns:
+        The headers of the answer and the agreed extensions.
+
+    Raises:
+        RemoteProtocolError: The request isn't a proper upgrade; say so with status 400.
+
+    Source: RFC 6455, 4.2; RFC 7692, 7.1.
+    """
+    headers = Headers()
+    for name in _HEADERS:
+        value = header(name)
+        if value is not None:
+            if len(value) > _MAX_HEADER:
+                raise RemoteProtocolError(f"{name} is longer than {_MAX_HEADER} characters")
+            headers[name] = value
+    protocol = ServerProtocol(extensions=_DEFLATE if deflate else None, logger=logger)
+    response = protocol.accept(Request("/", headers))
+    if response.status_code != 101:
+        raise RemoteProtocolError(f"not a WebSocket upgrade: {protocol.handshake_exc}")
+    answer = [(name, value) for name, value in response.headers.raw_items() if name != "Date"]
+    return Accepted(answer, protocol.extensions)

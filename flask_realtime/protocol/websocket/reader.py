@@ -1,0 +1,112 @@
+"""Bytes of a client to whole messages, over the sans-I/O protocol of `websockets`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from websockets.extensions import Extension
+from websockets.frames import Opcode
+from websockets.protocol import OPEN, SERVER, Protocol
+
+from .frames import INVALID, POLICY
+
+logger = logging.getLogger("flask_realtime.websocket")
+
+_CONT, _TEXT, _BINARY, _CLOSE = Opcode.CONT, Opcode.TEXT, Opcode.BINARY, Opcode.CLOSE
+
+
+class Reader:
+    """The receiving half of one WebSocket: frames, fragments, masks, UTF-8, limits, control frames.
+
+    Args:
+        max_size: Bytes of a whole message at most, counted after decompression.
+        max_fragments: Fragments of one message at most.
+        extensions: What the handshake agreed on.
+    """
+
+    __slots__ = ("_fragments", "_max_fragments", "_protocol", "_text", "closing")
+
+    def __init__(self, max_size: int, max_fragments: int = 1024, extensions: Sequence[Extension] = ()) -> None:
+        self._protocol = Protocol(SERVER, state=OPEN, max_size=max_size, logger=logger)
+        self._protocol.extensions = list(extensions)
+        self._max_fragments = max_fragments
+        self._fragments: list[bytes] | None = None
+        self._text = False
+        self.closing = False
+        """True when no more can be received: send what `reply` returns, then end the connection."""
+
+    def feed(self, data: bytes) -> list[str | bytes]:
+        """Take bytes from the network and return the whole messages that they complete.
+
+        Afterwards you must send what `reply` returns, and end the connection if `closing` is true. A peer's fault makes
+        no exception: `reply` then holds the close frame with the code that names it.
+
+        Args:
+            data: Not empty.
+
+        Returns:
+            Messages in their order: str for text, bytes for binary.
+
+        Source: RFC 6455, 5.4 to 5.6 and 8.1.
+        """
+        protocol = self._protocol
+        protocol.receive_data(data)
+        messages: list[str | bytes] = []
+        for frame in protocol.events_received():
+            opcode = frame.opcode  # type: ignore[union-attr]
+            if opcode is _TEXT or opcode is _BINARY or opcode is _CONT:
+                payload = bytes(frame.data)  # type: ignore[union-attr]
+                text = opcode is _TEXT
+                if self._fragments is not None or not frame.fin:  # type: ignore[union-attr]
+                    if opcode is not _CONT:
+                        self._fragments, self._text = [], text
+                    assert self._fragments is not None
+                    self._fragments.append(payload)
+                    if len(self._fragments) > self._max_fragments:
+                        self.fail(POLICY, f"more than {self._max_fragments} fragments")
+                        break
+                    if not frame.fin:  # type: ignore[union-attr]
+                        continue
+                    payload, text, self._fragments = b"".join(self._fragments), self._text, None
+                if text:
+                    try:
+                        messages.append(payload.decode())
+                    except UnicodeDecodeError:
+                        self.fail(INVALID, "text is not UTF-8")
+                        break
+                else:
+                    messages.append(payload)
+        if protocol.close_expected():
+            self.closing = True
+        return messages
+
+    def reply(self) -> bytes:
+        """Return what must be sent after `feed` or `fail`: pongs, a close frame; b"" when nothing."""
+        writes = self._protocol.data_to_send()
+        return b"".join(writes) if writes else b""
+
+    def fail(self, code: int, reason: str) -> None:
+        """End with a close frame of our own; `reply` returns it.
+
+        Source: RFC 6455, 7.1.7.
+        """
+        if not self.closing:
+            self._fragments = None
+            if self._protocol.state is OPEN:
+                self._protocol.fail(code, reason)
+            self.closing = True
+
+    @property
+    def fault(self) -> str:
+        """What the peer did wrong, or "" when it closed properly or not at all."""
+        error = self._protocol.parser_exc
+        if error is not None:
+            return str(error)
+        sent = self._protocol.close_sent
+        return sent.reason if sent is not None and sent is not self._protocol.close_rcvd else ""
+
+    @property
+    def clean(self) -> bool:
+        """True when the peer sent a close frame."""
+        return self._protocol.close_rcvd is not None

@@ -1,0 +1,600 @@
+"""Socket.IO for WSGI programs, without Flask: `Server`, `Namespace`, and `WSGIApp`."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from . import engineio
+from . import errors as exceptions
+from .engineio import Reason, choose_logger
+from .errors import (
+    BadNamespaceError,
+    ClientGoneError,
+    ConfigurationError,
+    ConnectionError,
+    ConnectionRefusedError,
+    DisconnectedError,
+    SocketIOError,
+    TimeoutError,
+)
+from .io.wsgi import keep
+from .managers import Manager
+from .protocol.engineio.session import Session
+from .protocol.socketio.client import Client
+from .protocol.socketio.core import Core, Settings, Waiter, arguments
+from .protocol.socketio.dispatch import Handler, fit
+from .protocol.socketio.packets import Codec, Limits, TextCodec
+
+__all__ = [
+    "BadNamespaceError",
+    "ConnectionError",
+    "ConnectionRefusedError",
+    "DisconnectedError",
+    "Manager",
+    "Middleware",
+    "Namespace",
+    "Server",
+    "SocketIOError",
+    "TimeoutError",
+    "WSGIApp",
+    "exceptions",
+]
+
+SERVER_OPTIONS = (
+    "serializer",
+    "json",
+    "async_handlers",
+    "always_connect",
+    "namespaces",
+    "connect_timeout",
+    "max_attachments",
+    "max_json_depth",
+    "max_namespaces",
+    "max_pending_acks",
+    *engineio.RUNTIME_OPTIONS,
+)
+
+
+class Server:
+    """A Socket.IO server.
+
+    Args:
+        client_manager: Of the queue that connects several processes; None for one process.
+        logger: True to print what happens, or a logger of your own.
+        serializer: ``"default"``, ``"msgpack"``, or an object with the methods of
+            `flask_realtime.protocol.socketio.packets.Codec`.
+        json: A module or object with ``dumps`` and ``loads``, for this server alone.
+        async_handlers: Whether a slow handler of a client lets its next one start; they start in their order anyway.
+        always_connect: Whether clients are told that they are connected before the connect handler has run.
+        namespaces: Accepted besides those with handlers, ``["/"]`` by default; ``"*"`` accepts any.
+        connect_timeout: Seconds that a connection has to join its first namespace.
+        max_attachments: Binary parts of one packet from a client.
+        max_json_depth: Levels of lists and objects in a packet from a client.
+        max_namespaces: That one connection may join.
+        max_pending_acks: Acknowledgements that may be missing from one client.
+        engineio_logger: As ``logger``, for the layer below.
+        **options: Those of `flask_realtime.engineio.Server`.
+
+    Raises:
+        ConfigurationError: An option has a value that can't work; it is a ValueError too.
+
+    .. versionadded:: 0.1.0
+    """
+
+    reason = Reason
+    reserved_events = ("connect", "disconnect")
+
+    def __init__(
+        self,
+        client_manager: Any = None,
+        logger: bool | logging.Logger = False,
+        serializer: str | Codec = "default",
+        json: Any = None,
+        async_handlers: bool = True,
+        always_connect: bool = False,
+        namespaces: str | Collection[str] | None = None,
+        *,
+        connect_timeout: float = 45,
+        max_attachments: int = 10,
+        max_json_depth: int = 64,
+        max_namespaces: int = 32,
+        max_pending_acks: int = 1000,
+        engineio_logger: bool | logging.Logger = False,
+        _invoke: Callable[[Client, Handler, Any, Sequence[Any]], Any] | None = None,
+        _default: Callable[[Any], Any] | None = None,
+        **options: Any,
+    ) -> None:
+        if client_manager is not None:
+            raise ConfigurationError("client_manager: this release serves one process; message queues are not in it yet")
+        self.logger = choose_logger(logger, "flask_realtime.socketio")
+        self.eio = engineio.Server(
+            logger=engineio_logger,
+            json=json,
+            async_handlers=async_handlers,
+            _hooks=(self._opened, self._received, self._closed),
+            **options,
+        )
+        self.async_mode = self.eio.async_mode
+        self.async_handlers = async_handlers
+        accepted = ("/",) if namespaces is None else (namespaces,) if isinstance(namespaces, str) else tuple(namespaces)
+        limits = Limits(
+            attachments=max_attachments,
+            attachment_bytes=self.eio.options.max_http_buffer_size,
+            depth=max_json_depth,
+        )
+        settings = Settings(accepted, always_connect, connect_timeout, max_namespaces, max_pending_acks, limits)
+        self.core = Core(
+            self.eio.runtime, _codec(serializer, json, _default), _invoke or self._invoke, settings, self.logger
+        )
+        self.environ: dict[str, dict[str, Any]] = {}
+        self.manager = Manager(self.core)
+
+    # What the floor below calls.
+
+    def _opened(self, session: Session) -> None:
+        session.environ = self.environ[session.sid] = keep(session.environ)
+        self.core.opened(session)
+
+    def _received(self, session: Session, message: str | bytes) -> None:
+        self.core.received(session, message)
+
+    def _closed(self, session: Session, reason: str) -> None:
+        self.environ.pop(session.sid, None)
+        self.core.closed(session, reason)
+
+    def _invoke(self, client: Client, handler: Handler, event: Any, args: Sequence[Any]) -> Any:
+        """Call a handler with the arguments of this face: the sid comes first."""
+        least = 1
+        if event == "connect":
+            args, least = (client.session.environ, args[0] or None), 2
+        args = (client.sid, *args)
+        if handler.any_namespace:
+            args, least = (client.namespace, *args), least + 1
+        if handler.target is not None:
+            return handler.target.trigger_event(event, *args)
+        if handler.any_event:
+            args = (event, *args)
+        elif event in self.reserved_events:
+            args = fit(handler.call, args, least)
+        return handler.call(*args)
+
+    # Handlers.
+
+    @property
+    def handlers(self) -> dict[str, dict[str, Callable[..., Any]]]:
+        """Functions by namespace and event."""
+        return self.core.handlers.functions
+
+    @property
+    def namespace_handlers(self) -> dict[str, Any]:
+        """Class-based namespaces by name."""
+        return self.core.handlers.targets
+
+    @property
+    def namespaces(self) -> Collection[str]:
+        """Accepted besides those with handlers."""
+        return self.core.settings.namespaces
+
+    def on(
+        self, event: str, handler: Callable[..., Any] | None = None, namespace: str | None = None
+    ) -> Callable[..., Any]:
+        """Register a handler; a decorator when no handler is given, which returns the function itself.
+
+        Args:
+            event: Its name; ``"*"`` for all that have no handler of their own.
+            handler: Called as connect(sid, environ[, auth]), disconnect(sid[, reason]), event(sid, *args); for ``"*"`` the
+                event's name comes first, for namespace ``"*"`` the namespace's before the sid.
+            namespace: ``"/"`` by default; ``"*"`` for all.
+        """
+
+        def register(function: Callable[..., Any]) -> Callable[..., Any]:
+            self.core.handlers.add(event, function, namespace or "/")
+            return function
+
+        return register if handler is None else register(handler)
+
+    def event(self, *args: Any, **kwargs: Any) -> Callable[..., Any]:
+        """Register a function as the handler of the event of its name: ``@sio.event``, ``@sio.event(namespace='/x')``."""
+        if len(args) == 1 and not kwargs and callable(args[0]):
+            return self.on(args[0].__name__, args[0])
+
+        def register(function: Callable[..., Any]) -> Callable[..., Any]:
+            return self.on(function.__name__, function, *args, **kwargs)
+
+        return register
+
+    def register_namespace(self, namespace_handler: Namespace) -> None:
+        """Register a class-based namespace.
+
+        Raises:
+            ValueError: It isn't an instance of `Namespace`.
+        """
+        if not isinstance(namespace_handler, Namespace):
+            raise ValueError(f"Not a namespace instance: expected a Namespace, got {namespace_handler!r}")
+        namespace_handler._set_server(self)
+        self.core.handlers.add_target(namespace_handler, namespace_handler.namespace)
+
+    # Emitting.
+
+    def emit(
+        self,
+        event: str,
+        data: Any = None,
+        to: Any = None,
+        room: Any = None,
+        skip_sid: Any = None,
+        namespace: str | None = None,
+        callback: Callable[..., Any] | None = None,
+        ignore_queue: bool = False,
+    ) -> None:
+        """Send an event. Any thread may call this, with or without a handler around it; it never waits for a client.
+
+        Args:
+            event: Its name.
+            data: None for no argument, a tuple for several, anything else for one: str, bytes, list, dict, numbers.
+            to: A sid or room, or a list, tuple or set of them. None, and only None, means everybody.
+            room: The same, when ``to`` is None.
+            skip_sid: A sid, or several, that don't get it.
+            namespace: ``"/"`` by default.
+            callback: Called with the values that each recipient acknowledges with.
+            ignore_queue: For one process, nothing.
+
+        Raises:
+            TypeError: A value can't be sent.
+            ValueError: The event's name is reserved.
+        """
+        to = room if to is None else to
+        self.core.emit(event, arguments(data), namespace or "/", to, as_sids(skip_sid), callback)
+
+    def send(
+        self,
+        data: Any,
+        to: Any = None,
+        room: Any = None,
+        skip_sid: Any = None,
+        namespace: str | None = None,
+        callback: Callable[..., Any] | None = None,
+        ignore_queue: bool = False,
+    ) -> None:
+        """Send the event ``"message"``; see `emit`."""
+        self.emit("message", data, to, room, skip_sid, namespace, callback, ignore_queue)
+
+    def call(
+        self,
+        event: str,
+        data: Any = None,
+        to: Any = None,
+        sid: Any = None,
+        namespace: str | None = None,
+        timeout: float | None = 60,
+        ignore_queue: bool = False,
+    ) -> Any:
+        """Send an event to one client and wait for its acknowledgement.
+
+        Args:
+            event: Its name.
+            data: See `emit`.
+            to: The client's sid.
+            sid: The same, when ``to`` is None.
+            namespace: ``"/"`` by default.
+            timeout: Seconds to wait; None for ever.
+            ignore_queue: For one process, nothing.
+
+        Returns:
+            None when the client acknowledged without a value, the value, or a tuple of several.
+
+        Raises:
+            ValueError: No client was named.
+            TimeoutError: No answer came in time, or there is no such client.
+            ClientGoneError: The client went away meanwhile; it is a TimeoutError too.
+        """
+        target = sid if to is None else to
+        if target is None:
+            raise ValueError("Cannot use call() to broadcast: expected a sid in to=")
+        return call(self.core, event, arguments(data), namespace or "/", target, timeout)
+
+    # Rooms and sessions.
+
+    def _client(self, sid: str, namespace: str | None) -> Client:
+        client = self.core.client(sid, namespace or "/")
+        if client is None:
+            raise KeyError(f"no client {sid!r} in namespace {namespace or '/'!r}")
+        return client
+
+    def enter_room(self, sid: str, room: Hashable, namespace: str | None = None) -> None:
+        """Put a client into a room, which is made when it doesn't exist.
+
+        Raises:
+            KeyError: There is no such client.
+            ValueError: Nobody ever joined the namespace.
+        """
+        self.core.enter_room(sid, room, namespace or "/")
+
+    def leave_room(self, sid: str, room: Hashable, namespace: str | None = None) -> None:
+        """Take a client out of a room; nothing happens when it isn't there."""
+        self.core.leave_room(sid, room, namespace or "/")
+
+    def close_room(self, room: Hashable, namespace: str | None = None) -> None:
+        """Take everybody out of a room; nothing happens when there is none."""
+        self.core.close_room(room, namespace or "/")
+
+    def rooms(self, sid: str, namespace: str | None = None) -> list[Any]:
+        """Return the rooms of a client, its own sid among them; an empty list when it isn't there."""
+        return self.core.rooms_of(sid, namespace or "/")
+
+    def get_session(self, sid: str, namespace: str | None = None) -> dict[str, Any]:
+        """Return the dict that the program keeps for a client in a namespace.
+
+        Raises:
+            KeyError: There is no such client.
+        """
+        client = self._client(sid, namespace)
+        data: dict[str, Any] = client.session.data.user_data.setdefault(client.namespace, {})
+        return data
+
+    def save_session(self, sid: str, session: dict[str, Any], namespace: str | None = None) -> None:
+        """Keep a dict for a client in a namespace until its connection ends.
+
+        Raises:
+            KeyError: There is no such client.
+        """
+        client = self._client(sid, namespace)
+        client.session.data.user_data[client.namespace] = session
+
+    @contextmanager
+    def session(self, sid: str, namespace: str | None = None) -> Iterator[dict[str, Any]]:
+        """Get a client's dict and save it at the end of the block.
+
+        Raises:
+            KeyError: There is no such client.
+        """
+        session = self.get_session(sid, namespace)
+        yield session
+        self.save_session(sid, session, namespace)
+
+    # Clients and the server.
+
+    def disconnect(self, sid: str, namespace: str | None = None, ignore_queue: bool = False) -> None:
+        """End a client's part in a namespace; nothing happens when it isn't there. The connection stays."""
+        self.core.disconnect(sid, namespace or "/")
+
+    def transport(self, sid: str, namespace: str | None = None) -> str:
+        """Return ``"polling"`` or ``"websocket"``.
+
+        Raises:
+            KeyError: There is no such client.
+        """
+        return self._client(sid, namespace).session.transport_name
+
+    def get_environ(self, sid: str, namespace: str | None = None) -> dict[str, Any] | None:
+        """Return the WSGI environ of a client's opening request, or None."""
+        client = self.core.client(sid, namespace or "/")
+        return None if client is None else client.session.environ
+
+    def handle_request(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        """Serve a WSGI request for the Socket.IO path."""
+        return self.eio.handle_request(environ, start_response)
+
+    def shutdown(self) -> None:
+        """Tell every client, let handlers end, and stop. New requests get status 503."""
+        self.eio.shutdown()
+
+    def start_background_task(self, target: Callable[..., Any], *args: Any, **kwargs: Any) -> threading.Thread:
+        """Run a function in a thread of its own; returns it, so that you can ``join()`` it."""
+        return self.eio.start_background_task(target, *args, **kwargs)
+
+    def sleep(self, seconds: float = 0) -> None:
+        """Let others run for some seconds."""
+        self.eio.sleep(seconds)
+
+
+def call(core: Core, event: str, args: Sequence[Any], namespace: str, to: Any, timeout: float | None) -> Any:
+    """Emit and wait for the acknowledgement; see `Server.call`."""
+    waiter = Waiter(core.runtime.event())
+    clients = core.emit(event, args, namespace, to, (), waiter)
+    if not clients:
+        raise TimeoutError(f"there is no client {to!r} in namespace {namespace!r}")
+    try:
+        answered = waiter.event.wait(timeout)
+    finally:
+        core.forget_waiter(waiter, clients)
+    if waiter.answer is None:
+        if answered:
+            raise ClientGoneError(f"client {to!r} disconnected before it answered")
+        raise TimeoutError(f"no answer from {to!r} within {timeout} s")
+    values = waiter.answer
+    return None if not values else values[0] if len(values) == 1 else tuple(values)
+
+
+def as_sids(skip: Any) -> Collection[str]:
+    """Return what ``skip_sid`` means as a collection: one sid, or any iterable of them."""
+    if skip is None:
+        return ()
+    return (skip,) if isinstance(skip, str) else frozenset(skip)
+
+
+def _codec(serializer: str | Codec, json: Any, default: Callable[[Any], Any] | None) -> Codec:
+    if serializer == "default":
+        return TextCodec(json, default)
+    if serializer == "msgpack":
+        try:
+            from .protocol.socketio.msgpack import MsgpackCodec
+        except ImportError:
+            raise ConfigurationError("serializer='msgpack' needs: pip install 'flask_realtime[msgpack]'") from None
+        return MsgpackCodec(default)
+    if isinstance(serializer, str) or not (hasattr(serializer, "encode") and hasattr(serializer, "decoder")):
+        raise ConfigurationError(
+            f"serializer: expected 'default', 'msgpack' or an object with encode() and decoder(), got {serializer!r}"
+        )
+    return serializer
+
+
+class Namespace:
+    """A class-based namespace: methods ``on_<event>`` are its handlers. One instance serves all clients.
+
+    Args:
+        namespace: ``"/"`` by default.
+
+    .. versionadded:: 0.1.0
+    """
+
+    def __init__(self, namespace: str | None = None) -> None:
+        self.namespace = namespace or "/"
+        self.server: Any = None
+
+    def is_asyncio_based(self) -> bool:
+        return False
+
+    def _set_server(self, server: Any) -> None:
+        self.server = server
+
+    def trigger_event(self, event: str, *args: Any) -> Any:
+        """Call the method of an event; override it to dispatch differently.
+
+        Args:
+            event: Its name.
+            *args: As the handlers of `Server.on` get them, the sid first.
+        """
+        handler = getattr(self, f"on_{event or ''}", None)
+        if handler is None:
+            return None
+        extra = 1 if self.namespace == "*" else 0
+        if event == "connect":
+            args = fit(handler, args, 2 + extra)
+        elif event == "disconnect":
+            args = fit(handler, args, 1 + extra)
+        return handler(*args)
+
+    def emit(
+        self,
+        event: str,
+        data: Any = None,
+        to: Any = None,
+        room: Any = None,
+        skip_sid: Any = None,
+        namespace: str | None = None,
+        callback: Callable[..., Any] | None = None,
+        ignore_queue: bool = False,
+    ) -> None:
+        """As `Server.emit`, in this namespace."""
+        self.server.emit(
+            event,
+            data=data,
+            to=to,
+            room=room,
+            skip_sid=skip_sid,
+            namespace=namespace or self.namespace,
+            callback=callback,
+            ignore_queue=ignore_queue,
+        )
+
+    def send(
+        self,
+        data: Any,
+        to: Any = None,
+        room: Any = None,
+        skip_sid: Any = None,
+        namespace: str | None = None,
+        callback: Callable[..., Any] | None = None,
+        ignore_queue: bool = False,
+    ) -> None:
+        """As `Server.send`, in this namespace."""
+        self.server.send(
+            data,
+            to=to,
+            room=room,
+            skip_sid=skip_sid,
+            namespace=namespace or self.namespace,
+            callback=callback,
+            ignore_queue=ignore_queue,
+        )
+
+    def call(
+        self,
+        event: str,
+        data: Any = None,
+        to: Any = None,
+        sid: Any = None,
+        namespace: str | None = None,
+        timeout: float | None = 60,
+        ignore_queue: bool = False,
+    ) -> Any:
+        """As `Server.call`, in this namespace."""
+        return self.server.call(
+            event,
+            data=data,
+            to=to,
+            sid=sid,
+            namespace=namespace or self.namespace,
+            timeout=timeout,
+            ignore_queue=ignore_queue,
+        )
+
+    def enter_room(self, sid: str, room: Hashable, namespace: str | None = None) -> None:
+        """As `Server.enter_room`, in this namespace."""
+        self.server.enter_room(sid, room, namespace=namespace or self.namespace)
+
+    def leave_room(self, sid: str, room: Hashable, namespace: str | None = None) -> None:
+        """As `Server.leave_room`, in this namespace."""
+        self.server.leave_room(sid, room, namespace=namespace or self.namespace)
+
+    def close_room(self, room: Hashable, namespace: str | None = None) -> None:
+        """As `Server.close_room`, in this namespace."""
+        self.server.close_room(room, namespace=namespace or self.namespace)
+
+    def rooms(self, sid: str, namespace: str | None = None) -> list[Any]:
+        """As `Server.rooms`, in this namespace."""
+        rooms: list[Any] = self.server.rooms(sid, namespace=namespace or self.namespace)
+        return rooms
+
+    def get_session(self, sid: str, namespace: str | None = None) -> dict[str, Any]:
+        """As `Server.get_session`, in this namespace."""
+        session: dict[str, Any] = self.server.get_session(sid, namespace=namespace or self.namespace)
+        return session
+
+    def save_session(self, sid: str, session: dict[str, Any], namespace: str | None = None) -> None:
+        """As `Server.save_session`, in this namespace."""
+        self.server.save_session(sid, session, namespace=namespace or self.namespace)
+
+    def session(self, sid: str, namespace: str | None = None) -> Any:
+        """As `Server.session`, in this namespace."""
+        return self.server.session(sid, namespace=namespace or self.namespace)
+
+    def disconnect(self, sid: str, namespace: str | None = None) -> None:
+        """As `Server.disconnect`, in this namespace."""
+        self.server.disconnect(sid, namespace=namespace or self.namespace)
+
+
+class WSGIApp(engineio.WSGIApp):
+    """A WSGI application: the Socket.IO path goes to the server, then come static files, then another application.
+
+    Args:
+        socketio_app: A `Server`.
+        wsgi_app: The other application; without one, other paths get status 404.
+        static_files: Static files by URL; see `flask_realtime.io.static.StaticFiles`.
+        socketio_path: Where the server answers.
+
+    .. versionadded:: 0.1.0
+    """
+
+    def __init__(
+        self,
+        socketio_app: Any,
+        wsgi_app: Callable[..., Iterable[bytes]] | None = None,
+        static_files: Mapping[str, Any] | None = None,
+        socketio_path: str = "socket.io",
+    ) -> None:
+        super().__init__(socketio_app, wsgi_app, static_files, socketio_path)
+
+
+class Middleware(WSGIApp):
+    """The older name of `WSGIApp`, without static files."""
+
+    def __init__(
+        self, socketio_app: Any, wsgi_app: Callable[..., Iterable[bytes]] | None = None, socketio_path: str = "socket.io"
+    ) -> None:
+        super().__init__(socketio_app, wsgi_app, None, socketio_path)

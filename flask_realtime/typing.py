@@ -1,0 +1,118 @@
+"""The ports: what the floors ask of each other, as protocols."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+Done = Callable[[Any, Any, "BaseException | None"], None]
+"""Called as ``done(token, result, error)`` when user code has ended; ``error`` is None when it returned."""
+
+
+class Frame(Protocol):
+    """One Engine.IO packet in the wire forms that transports take; each is made at most once."""
+
+    message: str | bytes
+    websocket: bytes
+    deflated: bytes
+    polling: str
+
+
+class Transport(Protocol):
+    """Carries frames to one client. Never waits: what can't go now is kept, up to a limit in bytes."""
+
+    def write(self, frames: Sequence[Frame]) -> None:
+        """Send the frames of one packet; they stay together. May be called from any thread, also after the end."""
+
+    def close(self, code: int = 1000, reason: str = "") -> None:
+        """Send what is kept, then end. May be called from any thread, and twice."""
+
+    def pause(self, paused: bool) -> None:
+        """Read nothing until told to go on: the floor above has more than it can do. May be called from any thread."""
+
+
+class Timer(Protocol):
+    """What `Runtime.call_later` returns."""
+
+    def cancel(self) -> None:
+        """Forget the call if it hasn't begun."""
+
+
+class Event(Protocol):
+    """What `Runtime.event` returns: `threading.Event` in its shape."""
+
+    def set(self) -> None: ...
+
+    def is_set(self) -> bool: ...
+
+    def wait(self, timeout: float | None = None) -> bool: ...
+
+
+class Task(Protocol):
+    """What `Runtime.spawn` returns."""
+
+    def join(self, timeout: float | None = None) -> None: ...
+
+
+class Owner(Protocol):
+    """Whose calls a runtime keeps in order.
+
+    Attributes:
+        inbox: For the runtime's own use; None at first.
+    """
+
+    inbox: Any
+
+    def pause(self, paused: bool) -> None:
+        """Called when too many calls wait, and when they are done."""
+
+
+class Runtime(Protocol):
+    """What differs between threads, gevent, eventlet and asyncio."""
+
+    def call_soon(self, function: Callable[..., object], *args: Any) -> None:
+        """Call ``function`` where the transports live: directly, or by one hop. It must not wait."""
+
+    def run(
+        self, owner: Owner, handler: Callable[..., Any], args: Sequence[Any], done: Done, token: Any, urgent: bool = False
+    ) -> None:
+        """Run user code, then call ``done(token, result, error)``.
+
+        Args:
+            owner: Whatever the calls belong to, usually a session. Calls of one owner start in the order in which they
+                were given.
+            handler: May wait as long as it likes.
+            args: Its arguments.
+            done: Called in the same place as the handler.
+            token: Handed to ``done``.
+            urgent: Start even when the owner has as many calls running as it may have.
+        """
+
+    def call_later(self, seconds: float, function: Callable[[], object]) -> Timer:
+        """Call ``function``, which must not wait, in ``seconds`` from now."""
+
+    def spawn(self, function: Callable[..., object], *args: Any, **kwargs: Any) -> Task:
+        """Run ``function``, which may wait, in a thread, greenlet or task of its own."""
+
+    def event(self) -> Event:
+        """Make an event."""
+
+    def lock(self) -> AbstractContextManager[Any]:
+        """Make a lock; a null context where nothing preempts."""
+
+    def sleep(self, seconds: float) -> None:
+        """Let others run for ``seconds``."""
+
+    def now(self) -> float:
+        """Return the monotonic time in seconds."""
+
+
+class Backplane(Protocol):
+    """Bytes to every process, at most once, in the sender's order."""
+
+    def publish(self, data: bytes) -> None: ...
+
+    def listen(self) -> Iterator[bytes]: ...
+
+    def close(self) -> None: ...
