@@ -5,9 +5,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from fuzzing_client import find_python2  # noqa: E402
 
-PYTHON2 = find_python2()
+def _find_python2():
+    from fuzzing_client import find_python2
+
+    return find_python2()
+
+
+PYTHON2 = _find_python2()
 
 # Not a skip: test_websocket_cases.py asks the same questions everywhere.
 collect_ignore = [] if PYTHON2 else ["test_autobahn.py"]

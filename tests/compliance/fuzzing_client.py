@@ -20,7 +20,7 @@ def find_python2():
     pyenv = shutil.which("pyenv")
     roots = [os.environ.get("PYENV_ROOT"), Path.home() / ".pyenv"]
     if pyenv:
-        roots.insert(0, subprocess.run([pyenv, "root"], capture_output=True, text=True).stdout.strip())
+        roots.insert(0, subprocess.run([pyenv, "root"], check=False, capture_output=True, text=True).stdout.strip())
     for root in filter(None, roots):
         candidates += sorted(Path(root).glob("versions/2.7*/bin/python2.7"), reverse=True)
     return next((str(path) for path in candidates if path and _runs(path)), None)
@@ -30,7 +30,7 @@ def _runs(python):
     """Tell whether this program is what its name says: pyenv leaves a `python2.7` on the PATH that only fails."""
     try:
         code = "import pip, ssl, sys; sys.exit(sys.version_info[:2] != (2, 7))"
-        return subprocess.run([python, "-c", code], capture_output=True, timeout=30).returncode == 0
+        return subprocess.run([python, "-c", code], check=False, capture_output=True, timeout=30).returncode == 0
     except (OSError, subprocess.TimeoutExpired):
         return False
 
@@ -42,7 +42,9 @@ def install(python):
         return target
     fresh = CACHE / f"{VERSION}.{os.getpid()}"
     pip = [python, "-m", "pip", "--disable-pip-version-check", "install", "--quiet", "--target", str(fresh)]
-    done = subprocess.run([*pip, f"autobahntestsuite=={VERSION}"], capture_output=True, text=True, timeout=600)
+    done = subprocess.run(
+        [*pip, f"autobahntestsuite=={VERSION}"], check=False, capture_output=True, text=True, timeout=600
+    )
     if done.returncode:
         raise RuntimeError(f"can't install autobahntestsuite for {python}:\n{done.stderr[-4000:]}")
     (fresh / "zope" / "__init__.py").touch()  # pip's --target leaves out what makes `zope` a package for Python 2.7
@@ -79,7 +81,9 @@ def run(python, folder, cases, exclude=(), deflate=False, seconds=300):
             (folder / "spec.json").write_text(json.dumps(spec))
             client = [python, str(suite / "bin" / "wstest"), "-m", "fuzzingclient", "-s", str(folder / "spec.json")]
             environ = {**os.environ, "PYTHONPATH": str(suite)}
-            done = subprocess.run(client, env=environ, cwd=folder, capture_output=True, text=True, timeout=seconds)
+            done = subprocess.run(
+                client, env=environ, cwd=folder, check=False, capture_output=True, text=True, timeout=seconds
+            )
         finally:
             server.terminate()
     if done.returncode:

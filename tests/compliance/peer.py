@@ -6,7 +6,7 @@ To examine another one, change `accept`, `Peer._read` and `Peer._echo`; no test 
 import codecs
 
 from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFactory
-from websockets.frames import BINARY, CONT, TEXT, CloseCode
+from websockets.frames import CloseCode, Opcode
 from websockets.protocol import OPEN
 from websockets.server import ServerProtocol
 
@@ -54,10 +54,10 @@ class Peer:
 
     def _read(self, frame):
         """Return the message that this frame completes, or None."""
-        if frame.opcode not in (TEXT, BINARY, CONT):
+        if frame.opcode not in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
             return None
-        if frame.opcode != CONT:
-            self._text = frame.opcode == TEXT
+        if frame.opcode != Opcode.CONT:
+            self._text = frame.opcode == Opcode.TEXT
             self._decoder.reset()
         # Text is decoded frame by frame, so that wrong UTF-8 fails before the message is complete.
         self._parts.append(self._decoder.decode(frame.data, frame.fin) if self._text else bytes(frame.data))
