@@ -118,7 +118,7 @@ async def serve(module):
     """Run a server in its own process and yield its port; it is stopped afterwards."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    process = subprocess.Popen([sys.executable, str(SERVER), module, str(port)], stdout=subprocess.DEVNULL)
+    process = _start(module, port)
     try:
         await _listening(port, process)
         yield port
@@ -129,6 +129,10 @@ async def serve(module):
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+def _start(module, port):
+    return subprocess.Popen([sys.executable, str(SERVER), module, str(port)], stdout=subprocess.DEVNULL)
 
 
 async def _listening(port, process):

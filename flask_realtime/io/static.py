@@ -82,7 +82,7 @@ class Body:
         text: A short body that comes from no file.
     """
 
-    __slots__ = ("file", "_left", "_text")
+    __slots__ = ("_left", "_text", "file")
 
     def __init__(self, file: BinaryIO | None = None, length: int = 0, text: bytes = b"") -> None:
         self.file = file
