@@ -1,0 +1,105 @@
+# "make" lists what there is. Each step is done once: what it needs is compared by time with what it made.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+
+PYTHON ?= python3
+PORT ?= 5000
+# More arguments for pytest: make test ARGS="-k rooms -x"
+ARGS ?=
+
+BIN := .venv/bin
+NPM := npm --no-audit --no-fund --loglevel=error
+say = @echo "==> $(1)"
+
+.PHONY: help venv demo test lint types docs e2e clean python node programs port-is-free
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# Running it
+
+venv: .venv/.installed-dev ## Make .venv with the package and all that its developers need
+
+demo: python node port-is-free .venv/.installed example_app/node_modules/.installed ## Start the example app (PORT=5000)
+	@echo "==> Open http://127.0.0.1:$(PORT) in a browser; Ctrl-C stops the server"
+	@PORT=$(PORT) exec $(BIN)/python -m example_app
+
+# Checking it
+
+lint: .venv/.installed-dev ## Check the style (ruff)
+	$(call say,ruff)
+	@$(BIN)/ruff check .
+
+types: .venv/.installed-dev ## Check the types (mypy --strict)
+	$(call say,mypy --strict flask_realtime)
+	@$(BIN)/mypy --strict flask_realtime
+
+test: node lint types programs tests/e2e/node_modules/.installed example_app/node_modules/.installed ## Run everything
+	@rm -f .make/pytest*.log .coverage .coverage.*
+	$(call say,pytest under coverage)
+	@$(BIN)/coverage run -m pytest --color=$$([ -t 1 ] && echo yes || echo auto) $(ARGS) | tee .make/pytest.log
+	$(call say,coverage)
+	@$(BIN)/coverage combine --quiet
+	@$(BIN)/coverage report
+	@scripts/test_other_pythons $(BIN)/python $(ARGS)
+	@tail -n 1 .make/pytest.log
+
+e2e: node .venv/.installed-dev programs tests/e2e/node_modules/.installed example_app/node_modules/.installed ## Run the end-to-end tests only
+	@$(BIN)/python -m pytest -m e2e $(ARGS)
+
+docs: .venv/.installed-dev ## Build the documentation into docs/_build/html
+	$(call say,sphinx)
+	@$(BIN)/sphinx-build -q -W --keep-going -b html docs docs/_build/html
+	@echo "==> Open docs/_build/html/index.html"
+
+clean: ## Remove all that was made here
+	rm -rf .venv .venv-* .make .coverage .coverage.* htmlcov build dist *.egg-info docs/_build
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf example_app/node_modules tests/e2e/node_modules
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# What they need
+
+python:
+	@scripts/need_python $(PYTHON)
+
+node:
+	@for tool in node npm; do \
+	    command -v $$tool >/dev/null || { echo "$$tool is missing; install Node.js 18 or later" >&2; exit 1; }; \
+	done
+
+programs: | .make
+	@scripts/install_programs chromium
+
+port-is-free:
+	@$(PYTHON) scripts/port_is_free.py $(PORT)
+
+.make:
+	@mkdir -p .make
+
+# The last thing that making an environment writes is pip.
+.venv/bin/pip: | python .make
+	$(call say,making .venv)
+	@scripts/make_venv $(PYTHON) .venv
+
+.venv/.installed: setup.cfg pyproject.toml .venv/bin/pip
+	$(call say,installing flask_realtime into .venv)
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --editable .
+	@touch $@
+
+.venv/.installed-dev: setup.cfg pyproject.toml .venv/bin/pip
+	$(call say,installing flask_realtime and the tools of its developers into .venv)
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --editable '.[test,docs]'
+	@touch $@ .venv/.installed
+
+# "npm ci" where the versions are locked.
+.SECONDEXPANSION:
+example_app/node_modules/.installed tests/e2e/node_modules/.installed: %/node_modules/.installed: \
+		%/package.json $$(wildcard $$*/package-lock.json) | node
+	$(call say,installing the npm packages of $*)
+	@cd $* && if [ -f package-lock.json ]; then $(NPM) ci; else $(NPM) install --no-package-lock; fi >/dev/null
+	@touch $@
