@@ -1,0 +1,234 @@
+"""Real servers for the end-to-end contract: start as subprocesses, wait until they answer, stop, judge their logs.
+
+A new server is one row of ``KINDS``; all tests of this directory then run against it as well.
+"""
+
+import functools
+import http.client
+import json
+import os
+import re
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+HERE = Path(__file__).parent
+START_LIMIT = 20  # seconds
+STOP_LIMIT = 15  # seconds
+
+# What no log of a normal run may hold. Peers that break the rules on purpose may be reported, but never as our crash.
+ALARM = re.compile(r"Traceback|Exception|Error|\bERROR\b|CRITICAL")
+CRASH = re.compile(r"Traceback|CRITICAL")
+
+HEARTBEAT = {"ping_interval": 0.3, "ping_timeout": 0.5}
+GOOD_ORIGIN = "http://good.example"
+
+# Constructor options of SocketIO under the names that tests ask for.
+PROFILES = {
+    "default": {},
+    "strict": {"async_handlers": False},
+    "large": {"max_http_buffer_size": 5_000_000},
+    "msgpack": {"serializer": "msgpack"},
+    "heartbeat": HEARTBEAT,
+    "hostile": {},
+    "origins": {"cors_allowed_origins": [GOOD_ORIGIN]},
+}
+
+
+class Kind(NamedTuple):
+    """How to start one kind of server.
+
+    ``command(port, directory)`` is the argument list; ``options`` are added to those of the profile.
+    """
+
+    command: object
+    options: dict
+    tls: bool = False
+    stop_signal: int = signal.SIGTERM
+
+
+def werkzeug(port, directory):
+    return [sys.executable, str(HERE / "contract_app.py"), "--port", str(port)]
+
+
+def werkzeug_tls(port, directory):
+    cert, key = certificate(directory)
+    return [*werkzeug(port, directory), "--cert", str(cert), "--key", str(key)]
+
+
+def gunicorn_threads(port, directory):
+    command = [sys.executable, "-m", "gunicorn", "-w", "1", "--threads", os.environ.get("E2E_THREADS", "8")]
+    if "--no-control-socket" in gunicorn_help():
+        command.append("--no-control-socket")
+    return [*command, "-b", f"127.0.0.1:{port}", "--pythonpath", str(HERE), "contract_app:app"]
+
+
+KINDS = {
+    "werkzeug": Kind(werkzeug, {"async_mode": "threading"}),
+    "gunicorn-threads": Kind(gunicorn_threads, {"async_mode": "threading"}),
+    "werkzeug-tls": Kind(werkzeug_tls, {"async_mode": "threading"}, tls=True),
+}
+
+
+@functools.cache
+def gunicorn_help():
+    """Return the help text of the installed gunicorn: which options it knows."""
+    return subprocess.run([sys.executable, "-m", "gunicorn", "--help"], capture_output=True, text=True).stdout
+
+
+@functools.cache
+def certificate(directory):
+    """Make a self-signed certificate for 127.0.0.1 and return the paths ``(certificate, key)``."""
+    cert, key = Path(directory) / "cert.pem", Path(directory) / "key.pem"
+    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost"
+    names = ["-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost", "-keyout", str(key), "-out", str(cert)]
+    subprocess.run([*command.split(), *names], check=True, capture_output=True)
+    return cert, key
+
+
+def free_port():
+    """Return a port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Server:
+    """One running server.
+
+    Args:
+        kind: A key of ``KINDS``.
+        directory: Where the log and the certificate go.
+        port: A free one is taken when 0.
+        alarm: Pattern that must not be found in the log at the end.
+        options: Constructor options of SocketIO.
+    """
+
+    def __init__(self, kind, directory, *, port=0, alarm=ALARM, **options):
+        self.kind = kind
+        self.row = KINDS[kind]
+        self.port = port or free_port()
+        self.alarm = alarm
+        self.ca = certificate(directory)[0] if self.row.tls else None
+        self.log = Path(directory) / f"{kind}-{self.port}-{time.monotonic_ns()}.log"
+        environment = {**os.environ, "E2E_OPTIONS": json.dumps({**self.row.options, **options}), "PYTHONUNBUFFERED": "1"}
+        environment.pop("WERKZEUG_RUN_MAIN", None)
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                self.row.command(self.port, directory), stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment
+            )
+        try:
+            self.wait()
+        except BaseException:
+            self.process.kill()
+            self.process.wait()
+            raise
+
+    @property
+    def url(self):
+        return f"{'https' if self.row.tls else 'http'}://127.0.0.1:{self.port}"
+
+    @property
+    def websocket_url(self):
+        return self.url.replace("http", "ws", 1)
+
+    @functools.cached_property
+    def tls(self):
+        """The client's TLS context, None without TLS."""
+        return ssl.create_default_context(cafile=str(self.ca)) if self.ca else None
+
+    def connection(self, timeout=30):
+        """Return a fresh HTTP connection to the server."""
+        if self.tls:
+            return http.client.HTTPSConnection("127.0.0.1", self.port, timeout=timeout, context=self.tls)
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+
+    def socket(self, timeout=30, receive_buffer=None):
+        """Return a fresh TCP (or TLS) socket to the server."""
+        raw = socket.socket()
+        raw.settimeout(timeout)
+        if receive_buffer:
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        raw.connect(("127.0.0.1", self.port))
+        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return self.tls.wrap_socket(raw, server_hostname="127.0.0.1") if self.tls else raw
+
+    def get(self, path):
+        """GET a page of the application and return the body; anything but 200 is a failure."""
+        connection = self.connection()
+        try:
+            connection.request("GET", path, headers={"Connection": "close"})
+            response = connection.getresponse()
+            body = response.read()
+            assert response.status == 200, f"GET {path} was answered {response.status}: {body[:300]!r}"
+            return body
+        finally:
+            connection.close()
+
+    def get_json(self, path):
+        return json.loads(self.get(path))
+
+    def journal(self, who):
+        """Return what happened to a client as ``[[namespace, event, detail], ...]``."""
+        return self.get_json(f"/journal/{who}")
+
+    def wait(self):
+        """Wait until the server answers.
+
+        Raises:
+            AssertionError: When it ended or did not answer in time; holds its log.
+        """
+        limit = time.monotonic() + START_LIMIT
+        while True:
+            assert self.process.poll() is None, f"{self.kind} ended with {self.process.returncode}:\n{self.tail()}"
+            try:
+                assert self.get("/") == b"ready"
+                return
+            except OSError:
+                assert time.monotonic() < limit, f"{self.kind} did not answer in {START_LIMIT} s:\n{self.tail()}"
+                time.sleep(0.05)
+
+    def stop(self):
+        """Stop the server, and judge its exit and its log.
+
+        Raises:
+            AssertionError: When it did not stop in time, or its log holds what ``alarm`` matches.
+        """
+        if self.process.poll() is None:
+            self.process.send_signal(self.row.stop_signal)
+        try:
+            code = self.process.wait(STOP_LIMIT)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise AssertionError(f"{self.kind} did not stop in {STOP_LIMIT} s:\n{self.tail()}") from None
+        assert code == 0, f"{self.kind} ended with {code}:\n{self.tail()}"
+        lines = self.log.read_text(errors="replace").splitlines()
+        found = [number for number, line in enumerate(lines) if self.alarm.search(line)]
+        if found:
+            excerpt = "\n".join(lines[max(0, found[0] - 5) : found[0] + 40])
+            raise AssertionError(f"{len(found)} alarming lines in the log of {self.kind}, the first:\n{excerpt}")
+
+    def tail(self, size=4000):
+        """Return the end of the log."""
+        return self.log.read_text(errors="replace")[-size:]
+
+
+def wait_until(condition, limit=15, what="the condition"):
+    """Ask again and again until ``condition()`` is true; return its value.
+
+    Raises:
+        AssertionError: When that takes more than ``limit`` seconds; holds the last value.
+    """
+    end = time.monotonic() + limit
+    while True:
+        value = condition()
+        if value:
+            return value
+        assert time.monotonic() < end, f"waited {limit} s in vain for {what}; last value: {value!r}"
+        time.sleep(0.02)
