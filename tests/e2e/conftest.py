@@ -25,7 +25,7 @@ def directory(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def server_for(kind, directory):
-    """Return a function from the name of a profile to the running server; each is started once and judged at the end."""
+    """Return a function: profile -> running server; each is started once and judged at the end."""
     running = {}
 
     def get(profile):

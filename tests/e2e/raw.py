@@ -1,4 +1,4 @@
-"""A peer without a library: Engine.IO over plain HTTP requests and a bare WebSocket, for tests of what is on the wire."""
+"""A peer without a library: Engine.IO over plain requests and a bare WebSocket, to see what is on the wire."""
 
 import base64
 import http.client
@@ -73,8 +73,8 @@ class Polling:
 
     def __init__(self, server, headers=None, **query):
         self.server = server
-        self.who = uuid.uuid4().hex
-        self.query = {"EIO": "4", "transport": "polling", "who": self.who, **query}
+        self.query = {"EIO": "4", "transport": "polling", "who": uuid.uuid4().hex, **query}
+        self.who = self.query["who"]
         self.handshake = fetch(server, "GET", target(**self.query), headers=headers)
         assert self.handshake.status == 200, self.handshake
         text = self.handshake.text
@@ -104,7 +104,9 @@ class Polling:
     def post(self, *packets, headers=None):
         """Post packets and return the answer."""
         body = SEPARATOR.join(packets).encode()
-        return fetch(self.server, "POST", self.target, body, {"Content-Type": "text/plain;charset=UTF-8", **(headers or {})})
+        return fetch(
+            self.server, "POST", self.target, body, {"Content-Type": "text/plain;charset=UTF-8", **(headers or {})}
+        )
 
     def send(self, *packets):
         """Post packets that the server must accept."""

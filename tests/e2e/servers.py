@@ -36,6 +36,7 @@ PROFILES = {
     "msgpack": {"serializer": "msgpack"},
     "heartbeat": HEARTBEAT,
     "hostile": {},
+    "resources": {},
     "origins": {"cors_allowed_origins": [GOOD_ORIGIN]},
 }
 
@@ -116,11 +117,19 @@ class Server:
         self.alarm = alarm
         self.ca = certificate(directory)[0] if self.row.tls else None
         self.log = Path(directory) / f"{kind}-{self.port}-{time.monotonic_ns()}.log"
-        environment = {**os.environ, "E2E_OPTIONS": json.dumps({**self.row.options, **options}), "PYTHONUNBUFFERED": "1"}
+        environment = {
+            **os.environ,
+            "E2E_OPTIONS": json.dumps({**self.row.options, **options}),
+            "PYTHONUNBUFFERED": "1",
+        }
         environment.pop("WERKZEUG_RUN_MAIN", None)
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                self.row.command(self.port, directory), stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment
+                self.row.command(self.port, directory),
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                env=environment,
             )
         try:
             self.wait()

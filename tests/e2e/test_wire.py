@@ -250,7 +250,18 @@ def test_a_chunked_post_beyond_the_limit_is_413(wire):
 @pytest.mark.parametrize(
     "body",
     [b"", b"x", b"7", b"4\x1e", b"bA", b"b!!!!", b"\xff\xfe", b'42["sync"', b"2", b"4"],
-    ids=["empty", "letter", "type 7", "empty packet", "short base64", "no base64", "no UTF-8", "no JSON", "ping", "bare 4"],
+    ids=[
+        "empty",
+        "letter",
+        "type 7",
+        "empty packet",
+        "short base64",
+        "no base64",
+        "no UTF-8",
+        "no JSON",
+        "ping",
+        "bare 4",
+    ],
 )
 def test_a_bad_payload_is_400_and_ends_the_session(wire, body):
     session = Polling(wire)
@@ -392,7 +403,9 @@ def test_every_engine_answer_forbids_caching(wire):
     answers["version"] = fetch(wire, "GET", target(EIO=3, transport="polling"))
     answers["handshake by post"] = fetch(wire, "POST", target(EIO=4, transport="polling"))
     answers["no upgrade"] = fetch(wire, "GET", target(EIO=4, transport="websocket", sid="nobody"), headers=UPGRADE)
-    answers["origin"] = fetch(wire, "GET", target(EIO=4, transport="polling"), headers={"Origin": "http://evil.example"})
+    answers["origin"] = fetch(
+        wire, "GET", target(EIO=4, transport="polling"), headers={"Origin": "http://evil.example"}
+    )
     answers["bad payload"] = session.post("x")
     headers = {name: answer.headers["Cache-Control"] for name, answer in answers.items()}
     assert headers == dict.fromkeys(headers, "no-store")
