@@ -164,6 +164,11 @@ def ask(*question):
     emit("question", question, callback=lambda *answer: emit("answered", list(answer)))
 
 
+def told(answer):
+    """Return the answer of a call and whether it was several values."""
+    return ("tuple", list(answer)) if isinstance(answer, tuple) else ("value", answer)
+
+
 @on("ask_call")
 def ask_call(timeout, *question):
     """Ask the client with the context's ``call`` and acknowledge with what came back."""
@@ -171,14 +176,13 @@ def ask_call(timeout, *question):
         answer = call("question", question, timeout=timeout)
     except Exception as error:
         return "failed", type(error).__name__
-    return "tuple" if isinstance(answer, tuple) else "value", answer
+    return told(answer)
 
 
 @on("ask_socketio_call")
 def ask_socketio_call(timeout, *question):
     """The same with ``SocketIO.call``."""
-    answer = socketio.call("question", question, to=request.sid, namespace=request.namespace, timeout=timeout)
-    return "tuple" if isinstance(answer, tuple) else "value", answer
+    return told(socketio.call("question", question, to=request.sid, namespace=request.namespace, timeout=timeout))
 
 
 # Binary.
@@ -187,6 +191,12 @@ def ask_socketio_call(timeout, *question):
 @on("make_binary")
 def make_binary(size):
     return bytes(n % 256 for n in range(256)) * (size // 256) + bytes(size % 256)
+
+
+@on("make_tuples")
+def make_tuples():
+    """Bytes inside tuples inside other things; on the wire a tuple is an array."""
+    return {"inside": (1, (b"\x01", {"deeper": (b"\x02",)}))}
 
 
 @on("measure")

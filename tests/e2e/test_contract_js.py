@@ -26,6 +26,7 @@ SCENARIOS = {
     "ack_from_server": "default",
     "ack_from_client": "default",
     "binary": "default",
+    "binary_in_tuples": "default",
     "rooms": "default",
     "emit_elsewhere": "default",
     "server_disconnect": "default",
