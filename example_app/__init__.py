@@ -15,7 +15,9 @@ __all__ = ["MissingBundle", "create_app", "socketio"]
 BUNDLE = Path(__file__).parent / "node_modules" / "socket.io-client" / "dist" / "socket.io.min.js"
 
 # Everything comes from this app; pictures that people send are shown from memory (blob:).
-CONTENT_SECURITY_POLICY = "default-src 'self'; img-src 'self' blob:; connect-src 'self' ws: wss:; frame-ancestors 'none'"
+CONTENT_SECURITY_POLICY = (
+    "default-src 'self'; img-src 'self' blob:; connect-src 'self' ws: wss:; frame-ancestors 'none'"
+)
 
 
 class MissingBundle(RuntimeError):

@@ -192,6 +192,7 @@ function addMessage(message) {
   row.dataset.id = message.id;
   row.dataset.name = message.name;
   const time = new Date(message.time * 1000).toLocaleTimeString([], { hour: '2-digit', minute: '2-digit' });
+  row.dataset.time = time;
   const who = make('p', 'who');
   who.append(make('strong', '', message.name), ` ${time}`);
   row.append(who, avatar(message.name), message.file ? fileBubble(message) : make('div', 'bubble', message.text));
@@ -256,9 +257,13 @@ function setState(row, state, again) {
   const line = row.querySelector('.state');
   line.dataset.state = state;
   line.title = { sending: 'On its way', sent: 'The server has it', failed: '' }[state];
-  line.textContent = { sending: 'Sending…', sent: '✓', failed: 'Not sent. ' }[state];
-  if (state === 'sent') line.setAttribute('aria-label', 'Sent');
-  else line.removeAttribute('aria-label');
+  line.textContent = { sending: 'Sending…', sent: `${row.dataset.time} `, failed: 'Not sent. ' }[state];
+  if (state === 'sent') {
+    const tick = make('span', 'tick', '✓');
+    tick.setAttribute('role', 'img');
+    tick.setAttribute('aria-label', 'sent');
+    line.append(tick);
+  }
   if (state === 'failed') {
     const button = make('button', '', 'Try again');
     button.type = 'button';
@@ -412,6 +417,7 @@ function showTyping() {
 // The server's clock and the round trip
 
 socket.on('tick', (tick) => {
+  document.querySelector('.server').classList.add('live');
   $('clock').textContent = new Date(tick.time * 1000).toLocaleTimeString();
   const minutes = Math.floor(tick.uptime / 60);
   $('uptime').textContent = minutes ? `${minutes} min ${tick.uptime % 60} s` : `${tick.uptime} s`;
@@ -429,8 +435,9 @@ socket.on('round_trip', ({ ms }) => {
   trips.push(ms);
   if (trips.length > 40) trips.shift();
   $('round-trip').textContent = `${ms < 10 ? ms.toFixed(1) : Math.round(ms)} ms`;
-  const top = Math.max(...trips, 1);
-  const points = trips.map((trip, index) => `${(index / 39) * 96},${27 - (trip / top) * 26}`);
+  // The newest is at the right edge; twice the median is the top, so that one slow trip doesn't flatten the rest.
+  const top = 2 * [...trips].sort((a, b) => a - b)[Math.floor(trips.length / 2)];
+  const points = trips.map((trip, index) => `${96 - (trips.length - 1 - index) * (96 / 39)},${27 - Math.min(trip / top, 1) * 26}`);
   $('spark').querySelector('polyline').setAttribute('points', points.join(' '));
 });
 

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -37,9 +38,10 @@ def environment(*first: Path) -> dict[str, str]:
 
 
 class Server:
-    """``python -m example_app`` in a process of its own."""
+    """The example app in a process of its own: ``python -m example_app``, or gunicorn."""
 
-    def __init__(self) -> None:
+    def __init__(self, gunicorn: bool = False) -> None:
+        self.gunicorn = gunicorn
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = ""
@@ -47,13 +49,18 @@ class Server:
 
     def start(self) -> None:
         """Start the process and return when it accepts connections."""
-        command = [sys.executable, "-u", "-m", "example_app", "--port", str(self.port)]
+        if self.gunicorn:
+            command = [sys.executable, "-m", "gunicorn", "--threads", "8", "--bind", f"127.0.0.1:{self.port}"]
+            command.append("example_app:create_app()")
+        else:
+            command = [sys.executable, "-u", "-m", "example_app", "--port", str(self.port)]
         self.process = subprocess.Popen(
             command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
         assert self.process.stdout
-        line = self.process.stdout.readline()
-        assert line == f"Open {self.url} in two browser windows.\n", line + self.process.stdout.read()
+        if not self.gunicorn:
+            line = self.process.stdout.readline()
+            assert line == f"Open {self.url} in two browser windows.\n", line + self.process.stdout.read()
         # From here on the output is only collected, so that the pipe never fills.
         self.reader = threading.Thread(target=self.read, args=(self.process.stdout,))
         self.reader.start()
@@ -65,7 +72,7 @@ class Server:
             except OSError:
                 assert self.process.poll() is None and time.monotonic() < end, self.log
 
-    def read(self, stream: "subprocess.IO[str]") -> None:
+    def read(self, stream: IO[str]) -> None:
         """Collect the output until the process ends."""
         for line in stream:
             self.log += line
@@ -100,21 +107,33 @@ def tools() -> None:
         pytest.skip("no socket.io-client: npm ci --prefix example_app")
 
 
+@pytest.fixture(params=["desk", "phone"])
+def viewport(request: pytest.FixtureRequest) -> str:
+    """The size of the windows."""
+    return str(request.param)
+
+
 @pytest.fixture
-def server(tools: None) -> Iterator[Server]:
+def gunicorn() -> bool:
+    """Whether gunicorn serves the app; the one test that wants it says so."""
+    return False
+
+
+@pytest.fixture
+def server(tools: None, gunicorn: bool) -> Iterator[Server]:
     """A server of its own for each test: names and messages of another one don't disturb."""
-    server = Server()
+    server = Server(gunicorn)
     yield server
     server.stop()
     assert "Traceback" not in server.log, server.log
 
 
-@pytest.fixture(params=["desk", "phone"])
-def browse(server: Server, request: pytest.FixtureRequest) -> Browse:
-    """Run a scenario of example_app.mjs in a window of a desk's or of a phone's size."""
+@pytest.fixture
+def browse(server: Server, viewport: str) -> Browse:
+    """Run a scenario of example_app.mjs in windows of that size."""
 
     def run(scenario: str, *arguments: str) -> None:
-        command = ["node", str(HERE / "example_app.mjs"), scenario, server.url, request.param, *arguments]
+        command = ["node", str(HERE / "example_app.mjs"), scenario, server.url, viewport, *arguments]
         pipe = subprocess.PIPE
         node = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.STDOUT, text=True)
         assert node.stdin and node.stdout
@@ -124,7 +143,7 @@ def browse(server: Server, request: pytest.FixtureRequest) -> Browse:
         try:
             for line in node.stdout:
                 output += line
-                if line == "restart server\n":
+                if line == "kill server\n":
                     server.kill()
                 elif line == "start server\n":
                     server.start()
@@ -137,7 +156,6 @@ def browse(server: Server, request: pytest.FixtureRequest) -> Browse:
             node.stdout.close()
         assert status == 0 and output.endswith("passed\n"), f"status {status}\n{output}\nserver:\n{server.log}"
 
-    run.viewport = request.param  # type: ignore[attr-defined]
     return run
 
 
@@ -157,6 +175,10 @@ def test_what_the_server_does_not_accept_is_shown(browse: Browse) -> None:
     browse("errors")
 
 
+def test_a_message_whose_tick_got_lost_is_not_shown_twice(browse: Browse) -> None:
+    browse("again")
+
+
 def test_a_reloaded_page_comes_in_again_by_itself(browse: Browse) -> None:
     browse("reload")
 
@@ -165,10 +187,15 @@ def test_pages_reconnect_when_the_server_was_killed_and_started_again(browse: Br
     browse("restart")
 
 
+@pytest.mark.parametrize(("gunicorn", "viewport"), [(True, "desk")])
+def test_the_chat_works_under_gunicorn(browse: Browse) -> None:
+    browse("chat")
+
+
 if os.environ.get("SCREENSHOTS") == "1":
 
-    def test_screenshots(browse: Browse) -> None:
-        browse("screenshot", str(ROOT / "docs" / "images" / f"example-{browse.viewport}.png"))  # type: ignore[attr-defined]
+    def test_screenshots(browse: Browse, viewport: str) -> None:
+        browse("screenshot", str(ROOT / "docs" / "images" / f"example-{viewport}.png"))
 
 
 def run_app(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
