@@ -70,7 +70,9 @@ class Server:
                 socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
                 return
             except OSError:
-                assert self.process.poll() is None and time.monotonic() < end, self.log
+                if self.process.poll() is not None or time.monotonic() > end:
+                    self.kill()
+                    pytest.fail(self.log)
 
     def read(self, stream: IO[str]) -> None:
         """Collect the output until the process ends."""
@@ -101,6 +103,8 @@ def tools() -> None:
     """Skip where the browser or a npm package is missing, and say how to get it."""
     if not Path("/usr/bin/chromium").exists():
         pytest.skip("no /usr/bin/chromium: apt-get install chromium")
+    if not shutil.which("node"):
+        pytest.skip("no node: apt-get install nodejs npm")
     if not (HERE / "node_modules" / "playwright-core").is_dir():
         pytest.skip("no playwright-core: npm ci --prefix tests/e2e")
     if not (ROOT / "example_app" / "node_modules" / "socket.io-client").is_dir():
@@ -136,7 +140,8 @@ def browse(server: Server, viewport: str) -> Browse:
         command = ["node", str(HERE / "example_app.mjs"), scenario, server.url, viewport, *arguments]
         pipe = subprocess.PIPE
         node = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.STDOUT, text=True)
-        assert node.stdin and node.stdout
+        assert node.stdin
+        assert node.stdout
         watchdog = threading.Timer(LIMIT, node.kill)
         watchdog.start()
         output = ""
@@ -154,7 +159,8 @@ def browse(server: Server, viewport: str) -> Browse:
             watchdog.cancel()
             node.stdin.close()
             node.stdout.close()
-        assert status == 0 and output.endswith("passed\n"), f"status {status}\n{output}\nserver:\n{server.log}"
+        assert status == 0, f"status {status}\n{output}\nserver:\n{server.log}"
+        assert output.endswith("passed\n"), output
 
     return run
 
