@@ -18,7 +18,6 @@ from .errors import ConfigurationError
 from .namespace import Namespace
 from .protocol.socketio.client import Client
 from .protocol.socketio.core import Core, arguments
-from .protocol.socketio.dispatch import Handler
 
 if TYPE_CHECKING:
     from .testing import SocketIOTestClient

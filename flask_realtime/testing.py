@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import flask
+
 from .errors import ConnectionRefusedError
 from .extension import CAPTURE
 from .protocol.engineio.session import CLIENT_DISCONNECT

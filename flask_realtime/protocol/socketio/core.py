@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from ...errors import ConnectionRefusedError, RemoteProtocolError
 from ...typing import Runtime
-from ..engineio.engine import Engine, new_id
+from ..engineio.engine import new_id
 from ..engineio.frame import MESSAGE, Frame
 from ..engineio.session import CLIENT_DISCONNECT, SERVER_DISCONNECT, Session
 from .client import CONNECTED, CONNECTING, GONE, LEAVING, Client, Link
@@ -121,7 +121,7 @@ class Core:
                 if kind == DISCONNECT and client is not None:
                     self._leave(client, CLIENT_DISCONNECT)
                     return
-                if client is not None and client.state in (LEAVING, GONE) or namespace in link.left:
+                if (client is not None and client.state in (LEAVING, GONE)) or namespace in link.left:
                     self.logger.info("%s: a packet that crossed our disconnect is dropped", session.sid)
                     return
                 raise RemoteProtocolError(f"a packet for the namespace {ascii(namespace)[:60]}, which isn't joined")

@@ -206,7 +206,7 @@ class TextDecoder:
             raise RemoteProtocolError(f"expected attachment {len(self._parts) + 1} of {self._wanted}, got text")
         match = _HEAD.match(message)
         if match is None:
-            raise RemoteProtocolError(f"not a Socket.IO packet: {ascii(message[:20])}")
+            raise RemoteProtocolError(f"not a Socket.IO packet: {message[:20]!a}")
         plain, binary, count, namespace, number = match.groups()
         limits = self._limits
         if len(number) > limits.id_digits:
