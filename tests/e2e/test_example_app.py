@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -87,9 +86,9 @@ class Server:
         self.reader.join(LIMIT)
 
     def stop(self) -> None:
-        """End the process as Ctrl-C does."""
+        """End the process as a service manager does. (Ctrl-C is ignored by what a script runs in the background.)"""
         if self.process.poll() is None:
-            self.process.send_signal(signal.SIGINT)
+            self.process.terminate()
             try:
                 self.process.wait(LIMIT)
             except subprocess.TimeoutExpired:
