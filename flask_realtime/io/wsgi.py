@@ -76,7 +76,7 @@ class Gateway:
         self, wait: Wait, environ: Environ, sock: socket.socket | None, start_response: StartResponse
     ) -> Iterable[bytes]:
         movable = sock is not None and can_move(environ, sock)
-        poll = Parked(self._runtime, wait) if movable else Blocking(wait)
+        poll = Parked(self._runtime, wait) if movable else Blocking(self._runtime, wait, sock)
         try:
             frames = wait.polling.poll(poll.ready)
         except RemoteProtocolError:
@@ -84,7 +84,10 @@ class Gateway:
         if frames is not None:
             return _start(wait.respond(frames), start_response)
         if isinstance(poll, Blocking):
-            return _start(poll.result(), start_response)
+            answered = poll.result()
+            if answered is None:
+                raise _quiet_end(environ)
+            return _start(answered, start_response)
         assert sock is not None
         moved = Moved(environ, sock)
         poll.park(moved.sock)
@@ -125,8 +128,7 @@ class Gateway:
         )
         self._switch(connection, upgrade, sock, head, b"")
         ended.wait()
-        # The server has nothing left to say on this socket; this is how each of them takes it quietly.
-        raise StopIteration if "gunicorn.socket" in environ else ConnectionAbortedError("served to its end")
+        raise _quiet_end(environ)
 
     @staticmethod
     def _switch(connection: Connection, upgrade: Upgrade, sock: socket.socket, head: bytes, early: bytes) -> None:
@@ -285,20 +287,57 @@ class Parked:
 
 
 class Blocking:
-    """A poll that waits in the server's thread."""
+    """A poll that waits in the server's thread; the hub looks whether the peer is still there."""
 
-    def __init__(self, wait: Wait) -> None:
-        self._wait = wait
+    def __init__(self, runtime: Threads, wait: Wait, sock: socket.socket | None) -> None:
+        self._hub, self._wait, self._sock = runtime.hub, wait, sock
         self._event = threading.Event()
-        self._frames: Sequence[Frame] = ()
+        self._frames: Sequence[Frame] | None = None
 
     def ready(self, frames: Sequence[Frame]) -> None:
         self._frames = frames
         self._event.set()
 
-    def result(self) -> Respond:
+    def result(self) -> Respond | None:
+        """Wait; None when the peer has gone."""
+        if self._sock is not None:
+            self._hub.call_soon(self._hub.watch, self._sock, self)
         self._event.wait()
-        return self._wait.respond(self._frames)
+        if self._sock is not None:
+            unwatched = threading.Event()
+            self._hub.call_soon(self._unwatch, unwatched)
+            unwatched.wait()  # the server may close the socket as soon as this thread is back
+        return None if self._frames is None else self._wait.respond(self._frames)
+
+    def _unwatch(self, unwatched: threading.Event) -> None:
+        self._hub.unwatch(self._sock)
+        unwatched.set()
+
+    def readable(self) -> None:
+        assert self._sock is not None
+        try:
+            # Below TLS, whose reading would take what is the server's. Nothing has to come while an answer is awaited,
+            # so what comes is the end, or the record that announces it.
+            data = socket.socket.recv(self._sock, 1, socket.MSG_PEEK)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            data = b""
+        self._hub.unwatch(self._sock)
+        if (not data or isinstance(self._sock, ssl.SSLSocket)) and self._wait.polling.forget(self.ready):
+            self._wait.abort()
+            self._event.set()
+
+    def writable(self) -> None:
+        """Never asked for."""
+
+    def failed(self) -> None:
+        self._event.set()
+
+
+def _quiet_end(environ: Environ) -> Exception:
+    """Return what the server takes quietly as the end of a connection on which it has nothing left to say."""
+    return StopIteration() if "gunicorn.socket" in environ else ConnectionAbortedError("served to its end")
 
 
 _CLOSE = ("Connection", "close")

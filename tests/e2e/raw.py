@@ -41,7 +41,8 @@ class Request:
     def __init__(self, server, method, path, body=None, headers=None, timeout=20):
         self.connection = server.connection(timeout)
         try:
-            self.connection.request(method, path, body, {"Connection": "close", **(headers or {})})
+            headers = {"Connection": "close", **(headers or {})}
+            self.connection.request(method, path, body, headers, encode_chunked="Transfer-Encoding" in headers)
         except (BrokenPipeError, ConnectionResetError):
             # The server may answer before it has read the whole body.
             if body is None:

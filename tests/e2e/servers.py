@@ -35,7 +35,7 @@ PROFILES = {
     "large": {"max_http_buffer_size": 5_000_000},
     "msgpack": {"serializer": "msgpack"},
     "heartbeat": HEARTBEAT,
-    "hostile": {},
+    "hostile": {"allow_jsonp": True},
     "resources": {},
     "origins": {"cors_allowed_origins": [GOOD_ORIGIN]},
 }

@@ -145,7 +145,7 @@ class Polling:
     def forget(self, ready: Ready) -> bool:
         """Withdraw a poll; False when it was answered meanwhile."""
         with self._lock:
-            if self._poll is not ready:
+            if self._poll is None or self._poll != ready:
                 return False
             self._poll = None
             return True

@@ -140,7 +140,7 @@ class _Answer:
             try:
                 self.accepted = handshake.accept(request.header, engine.options.websocket_compression)
             except RemoteProtocolError as error:
-                return self.refuse(3, detail=ascii(str(error))[1:-1][:200])
+                return self.refuse(3, ascii(str(error))[1:-1][:200])
         if sid is None:
             return self.handshake(transport)
         session = engine.sessions.get(sid)
@@ -166,7 +166,7 @@ class _Answer:
         if request.method != "GET":
             return self.refuse(2)
         if self.query.get("EIO") != "4":
-            return self.refuse(5, detail=f"expected EIO=4, got {ascii(self.query.get('EIO', 'none'))[:40]}")
+            return self.refuse(5, f"expected EIO=4, got {ascii(self.query.get('EIO', 'none'))[:40]}")
         if "j" in self.query and not engine.options.allow_jsonp:
             return self.refuse(3, "JSONP is switched off (allow_jsonp)")
         limit = engine.options.max_connections
@@ -199,7 +199,7 @@ class _Answer:
             # "A second GET while one is pending": the pending one ends with a close packet, the session with both.
             polling_.release((Packet(CLOSE),))
             session.fault(RemoteProtocolError("a second poll while one is pending"))
-            return self.refuse(3, "a second poll while one is pending")
+            return self.respond(400, b"")
 
         return Wait(
             polling_,
@@ -211,7 +211,7 @@ class _Answer:
     def post(self, session: Session) -> Outcome:
         if not session.begin_post():
             session.fault(RemoteProtocolError("a second POST while one is pending"))
-            return self.refuse(3, "a second POST while one is pending")
+            return self.respond(400, b"")
         kind = (self.request.header("Content-Type") or "").split(";")[0].strip().lower()
         if kind == "application/octet-stream":
             session.fault(RemoteProtocolError("binary payloads belong to Engine.IO 3"))
@@ -292,12 +292,10 @@ class _Answer:
             headers.append(("Vary", "Accept-Encoding"))
         return self.respond(200, body, headers, kind)
 
-    def refuse(self, code: int, message: str | None = None, detail: str = "") -> Respond:
-        """Answer with one of the protocol's errors."""
-        text = message or ERRORS[code]
-        self.engine.logger.info("refused: %s %s", text, detail)
-        if detail:
-            text += f" ({detail})"
+    def refuse(self, code: int, detail: str = "") -> Respond:
+        """Answer with one of the protocol's errors, and with what exactly was wrong."""
+        text = f"{ERRORS[code]}: {detail}" if detail else ERRORS[code]
+        self.engine.logger.info("refused: %s", text)
         return self.respond(400, json.dumps({"code": code, "message": text}, separators=(",", ":")).encode())
 
     def bad_origin(self, origin: str) -> Respond:

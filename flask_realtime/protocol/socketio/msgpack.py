@@ -6,7 +6,7 @@ import struct
 from datetime import datetime, timezone
 from typing import Any
 
-import msgpack  # type: ignore[import-untyped]
+import msgpack
 
 from ...errors import RemoteProtocolError
 from .packets import Limits, Message, Packet, validate
