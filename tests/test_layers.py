@@ -32,10 +32,11 @@ FLOORS = {
     "flask_realtime.cli": (5, "face"),
     "flask_realtime.socketio": (5, "face"),
     "flask_realtime.engineio": (5, "face"),
+    "flask_realtime.managers": (5, "face"),
 }
 
 # What is on floor 5 but must work for users who have no Flask application.
-WITHOUT_FLASK = {"flask_realtime.socketio", "flask_realtime.engineio"}
+WITHOUT_FLASK = {"flask_realtime.socketio", "flask_realtime.engineio", "flask_realtime.managers"}
 
 # What waits, or tells the time. The networked parts of websockets are named too: only its sans-I/O part may be used.
 WAITING = (
@@ -297,7 +298,8 @@ def test_the_top_of_the_package_is_not_imported_from_below(source):
 
 @pytest.mark.parametrize("source", ["import flask", "from flask import request", "import flask.json.provider"])
 def test_only_the_face_imports_flask(source):
-    for name in ("errors", "protocol.engineio.session", "backplanes.redis", "io.wsgi", "socketio", "engineio"):
+    below = ("errors", "protocol.engineio.session", "backplanes.redis", "io.wsgi")
+    for name in (*below, "socketio", "engineio", "managers"):
         assert len(problems(source, f"flask_realtime.{name}")) == 1
     for name in ("extension", "context", "functions", "namespace", "run", "testing", "cli"):
         assert not problems(source, f"flask_realtime.{name}")
