@@ -36,6 +36,7 @@ class Peer:
         self.who = uuid.uuid4().hex
         self.events = queue.Queue()
         self.session = requests.Session()
+        self.session.trust_env = False  # a bundle named by the environment would win over ours
         if server.ca:
             self.session.verify = str(server.ca)
         self.client = socketio.Client(reconnection=False, http_session=self.session, handle_sigint=False)
@@ -214,10 +215,13 @@ def disconnects(peer):
     return [[path, reason] for path, event, reason in peer.server.journal(peer.who) if event == "disconnect"]
 
 
-def test_the_client_disconnects(peer):
+def test_the_client_disconnects(peer, transport):
     peer.connect()
     peer.client.disconnect()
-    assert wait_until(lambda: disconnects(peer)) == [["/", "client disconnect"]]
+    # This client closes its WebSocket without waiting for what it still had to send.
+    ends = ("client disconnect",) if transport == "polling" else ("client disconnect", "transport close")
+    ((path, reason),) = wait_until(lambda: disconnects(peer))
+    assert path == "/" and reason in ends
 
 
 def test_the_server_disconnects(peer):

@@ -15,6 +15,7 @@ from .servers import GOOD_ORIGIN, wait_until
 pytestmark = pytest.mark.e2e
 
 MAX = 1_000_000
+LIMIT = 10  # seconds for any single frame
 ERRORS = {
     0: (400, "Transport unknown"),
     1: (400, "Session ID unknown"),
@@ -44,8 +45,8 @@ def websocket(server, headers=None, **query):
         additional_headers=headers,
         compression=None,
         max_size=None,
-        open_timeout=15,
-        close_timeout=15,
+        open_timeout=LIMIT,
+        close_timeout=LIMIT,
         ping_interval=None,
         proxy=None,
         **options,
@@ -56,10 +57,10 @@ def websocket(server, headers=None, **query):
 
 def joined(peer):
     """Take the handshake of a WebSocket and join the main namespace."""
-    handshake = peer.recv(timeout=15)
+    handshake = peer.recv(timeout=LIMIT)
     assert handshake[0] == "0", handshake
     peer.send("40")
-    answer = peer.recv(timeout=15)
+    answer = peer.recv(timeout=LIMIT)
     assert answer.startswith('40{"sid":"'), answer
     return json.loads(handshake[1:])
 
@@ -69,7 +70,7 @@ def until_closed(peer):
     received = []
     try:
         while True:
-            received.append(peer.recv(timeout=15))
+            received.append(peer.recv(timeout=LIMIT))
     except ConnectionClosed as closed:
         return (closed.rcvd.code if closed.rcvd else 1006), received
 
@@ -130,7 +131,7 @@ def test_websocket_handshake(wire):
         assert set(handshake) == {"sid", "upgrades", "pingInterval", "pingTimeout", "maxPayload"}
         assert handshake["upgrades"] == []
         peer.send('427["echo",1]')
-        assert peer.recv(timeout=15) == "437[[1]]"
+        assert peer.recv(timeout=LIMIT) == "437[[1]]"
 
 
 def test_user_parameters_and_cache_buster_are_no_matter(wire):
@@ -473,8 +474,8 @@ def test_binary_over_websocket(wire):
         joined(peer)
         peer.send('451-3["echo",{"_placeholder":true,"num":0}]')
         peer.send(b"\x01\x02\x1e\xff")
-        assert peer.recv(timeout=15) == '461-3[[{"_placeholder":true,"num":0}]]'
-        assert peer.recv(timeout=15) == b"\x01\x02\x1e\xff"
+        assert peer.recv(timeout=LIMIT) == '461-3[[{"_placeholder":true,"num":0}]]'
+        assert peer.recv(timeout=LIMIT) == b"\x01\x02\x1e\xff"
 
 
 def test_a_close_packet_over_websocket_ends_the_session(wire):
@@ -490,7 +491,7 @@ def test_a_message_beyond_the_limit_closes_with_1009(wire):
         joined(peer)
         frame = '420["measure",""]'
         peer.send(f'420["measure","{"x" * (MAX - len(frame))}"]')
-        assert peer.recv(timeout=15) == f'430["str",{MAX - len(frame)}]'
+        assert peer.recv(timeout=LIMIT) == f'430["str",{MAX - len(frame)}]'
         peer.send(f'420["measure","{"x" * (MAX - len(frame) + 1)}"]')
         assert until_closed(peer)[0] == 1009
     assert len(ended(wire, peer.who)) == 1
@@ -553,7 +554,7 @@ def test_a_breach_of_the_protocol_closes_the_connection(wire, frames):
 @pytest.mark.parametrize("frame", ['42["sync"]', "41", "430[]", "b", '40["list"]', "40{", '40"text"'])
 def test_nothing_but_connect_opens(wire, frame):
     with websocket(wire) as peer:
-        peer.recv(timeout=15)
+        peer.recv(timeout=LIMIT)
         peer.send(frame)
         until_closed(peer)
     assert wire.journal(peer.who) == []
@@ -565,18 +566,18 @@ def test_unasked_acknowledgements_and_plain_placeholders_are_harmless(wire):
         peer.send("430[]")
         peer.send('4399["x"]')
         peer.send('421["echo",{"_placeholder":true,"num":0}]')
-        assert peer.recv(timeout=15) == '431[[{"_placeholder":true,"num":0}]]'
+        assert peer.recv(timeout=LIMIT) == '431[[{"_placeholder":true,"num":0}]]'
 
 
 def test_connect_errors_are_objects(wire):
     with websocket(wire) as peer:
-        peer.recv(timeout=15)
+        peer.recv(timeout=LIMIT)
         peer.send("40/nowhere,")
-        assert peer.recv(timeout=15) == '44/nowhere,{"message":"Invalid namespace"}'
+        assert peer.recv(timeout=LIMIT) == '44/nowhere,{"message":"Invalid namespace"}'
         peer.send('40{"refuse":["why",{"code":7}]}')
-        assert json.loads(peer.recv(timeout=15)[2:]) == {"message": "why", "data": {"code": 7}}
+        assert json.loads(peer.recv(timeout=LIMIT)[2:]) == {"message": "why", "data": {"code": 7}}
         peer.send("40/custom")
-        assert peer.recv(timeout=15).startswith('40/custom,{"sid":"')
+        assert peer.recv(timeout=LIMIT).startswith('40/custom,{"sid":"')
 
 
 # Upgrade
@@ -587,7 +588,7 @@ def test_upgrade(wire):
     session.join()
     with websocket(wire, sid=session.sid) as peer:
         peer.send("2probe")
-        assert peer.recv(timeout=15) == "3probe"
+        assert peer.recv(timeout=LIMIT) == "3probe"
         # Between the probe and 5 polling goes on.
         session.send('421["echo","while probing"]')
         assert session.packets() in (['431[["while probing"]]'], ['431[["while probing"]]', "6"])
@@ -599,11 +600,11 @@ def test_upgrade(wire):
             peer.recv(timeout=0.2)
         peer.send("5")
         peer.send('422["echo","upgraded"]')
-        assert peer.recv(timeout=15) == '432[["upgraded"]]', "the answer is the first frame after the probe"
+        assert peer.recv(timeout=LIMIT) == '432[["upgraded"]]', "the answer is the first frame after the probe"
         assert_error(session.poll(), 3)
         assert_error(session.post('42["sync"]'), 3)
         peer.send('423["echo","still there"]')
-        assert peer.recv(timeout=15) == '433[["still there"]]'
+        assert peer.recv(timeout=LIMIT) == '433[["still there"]]'
     assert len(ended(wire, session.who)) == 1
 
 
@@ -616,10 +617,10 @@ def test_a_pending_poll_is_ended_by_the_probe(wire):
         peer.send("2probe")
         answer = pending.answer()
         assert (answer.status, answer.body) == (200, b"6")
-        assert peer.recv(timeout=15) == "3probe"
+        assert peer.recv(timeout=LIMIT) == "3probe"
         peer.send("5")
         peer.send('421["echo",1]')
-        assert peer.recv(timeout=15) == "431[[1]]"
+        assert peer.recv(timeout=LIMIT) == "431[[1]]"
 
 
 def test_what_waited_on_polling_goes_out_on_the_websocket(wire):
@@ -628,9 +629,9 @@ def test_what_waited_on_polling_goes_out_on_the_websocket(wire):
     wire.get(f"/emit?to={sid}&data=kept")
     with websocket(wire, sid=session.sid) as peer:
         peer.send("2probe")
-        assert peer.recv(timeout=15) == "3probe"
+        assert peer.recv(timeout=LIMIT) == "3probe"
         peer.send("5")
-        assert peer.recv(timeout=15) == '42["from_route","kept"]'
+        assert peer.recv(timeout=LIMIT) == '42["from_route","kept"]'
 
 
 def test_a_second_websocket_is_turned_away(wire):
@@ -648,14 +649,14 @@ def test_a_second_websocket_is_turned_away(wire):
 
     with websocket(wire, sid=session.sid) as peer:
         peer.send("2probe")
-        assert peer.recv(timeout=15) == "3probe"
+        assert peer.recv(timeout=LIMIT) == "3probe"
         assert turned_away(), "while upgrading"
         peer.send("5")
         peer.send('421["echo",1]')
-        assert peer.recv(timeout=15) == "431[[1]]"
+        assert peer.recv(timeout=LIMIT) == "431[[1]]"
         assert turned_away(), "after the upgrade"
         peer.send('422["echo",2]')
-        assert peer.recv(timeout=15) == "432[[2]]"
+        assert peer.recv(timeout=LIMIT) == "432[[2]]"
 
 
 @pytest.mark.parametrize("first", ["3probe", '42["sync"]', "2", "2other", b"2probe", "x"])
@@ -674,17 +675,17 @@ def test_a_lost_probe_leaves_polling_and_a_new_attempt_may_follow(wire):
     session.join()
     with websocket(wire, sid=session.sid) as peer:
         peer.send("2probe")
-        assert peer.recv(timeout=15) == "3probe"
+        assert peer.recv(timeout=LIMIT) == "3probe"
         peer.socket.shutdown(socket.SHUT_RDWR)
     assert session.alive()
 
     def upgraded():
         with contextlib.suppress(InvalidStatus, ConnectionClosed), websocket(wire, sid=session.sid) as peer:
             peer.send("2probe")
-            assert peer.recv(timeout=15) == "3probe"
+            assert peer.recv(timeout=LIMIT) == "3probe"
             peer.send("5")
             peer.send('421["echo",1]')
-            return peer.recv(timeout=15) == "431[[1]]"
+            return peer.recv(timeout=LIMIT) == "431[[1]]"
         return False
 
     wait_until(upgraded, what="the second attempt")
