@@ -252,25 +252,24 @@ def test_a_chunked_post_beyond_the_limit_is_413(wire):
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"x", b"7", b"4\x1e", b"bA", b"b!!!!", b"\xff\xfe", b'42["sync"', b"2", b"4"],
-    ids=[
-        "empty",
-        "letter",
-        "type 7",
-        "empty packet",
-        "short base64",
-        "no base64",
-        "no UTF-8",
-        "no JSON",
-        "ping",
-        "bare 4",
-    ],
+    [b"", b"x", b"7", b"4\x1e", b"bA", b"b!!!!", b"\xff\xfe"],
+    ids=["empty", "letter", "type 7", "empty packet", "short base64", "no base64", "no UTF-8"],
 )
 def test_a_bad_payload_is_400_and_ends_the_session(wire, body):
     session = Polling(wire)
     session.join()
     answer = fetch(wire, "POST", session.target, body, {"Content-Type": "text/plain;charset=UTF-8"})
     assert answer.status == 400, answer
+    assert len(ended(wire, session.who)) == 1
+    assert_unknown(session)
+
+
+@pytest.mark.parametrize("packet", ['42["sync"', "2", "4", "42", '42["connect"]', '42/custom,["sync"]'])
+def test_a_bad_packet_in_a_good_payload_ends_the_session(wire, packet):
+    session = Polling(wire)
+    session.join()
+    # The payload was readable, so either answer is right; what counts is that the session ends.
+    assert session.post(packet).status in (200, 400)
     assert len(ended(wire, session.who)) == 1
     assert_unknown(session)
 
