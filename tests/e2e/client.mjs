@@ -41,9 +41,9 @@ function open({ namespace = "/", who = randomUUID(), ...extra } = {}) {
   return socket;
 }
 
-function until(emitter, event, what = event) {
+function until(emitter, event, what = event, limit = WAIT) {
   return new Promise((resolve, reject) => {
-    const timer = setTimeout(() => reject(new Error(`waited ${WAIT} ms in vain for ${what}`)), WAIT);
+    const timer = setTimeout(() => reject(new Error(`waited ${limit} ms in vain for ${what}`)), limit);
     emitter.once(event, (...args) => {
       clearTimeout(timer);
       resolve(args);
@@ -650,20 +650,18 @@ const scenarios = {
     await echoes(socket, "before");
     const before = socket.id;
     const left = new Promise((resolve) => socket.once("disconnect", resolve));
-    const back = left.then(() => connected(socket));
     const lines = createInterface({ input: process.stdin });
-    const stopped = until(lines, "line");
+    const restarted = until(lines, "line", "the word of the parent", 3 * WAIT);
     print({ event: "ready" });
     assert.match(await left, /^transport (close|error)$/);
     print({ event: "disconnected" });
-    await stopped;
+    await restarted;
     lines.close();
     const end = Date.now() + WAIT;
     while (!socket.connected) {
       assert.ok(Date.now() < end, "no reconnection after the restart");
       await pause(20);
     }
-    await back;
     assert.notEqual(socket.id, before);
     await echoes(socket, "after", bytes(10));
   },

@@ -107,7 +107,7 @@ def test_javascript_client_comes_back_after_a_restart(kind, directory, transport
     server = Server(kind, directory, **PROFILES["default"])
     try:
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        with subprocess.Popen(**arguments(server, "restart", transport, {}), **pipes) as client:
+        with subprocess.Popen(**arguments(server, "restart", transport, {"limit": LIMIT}), **pipes) as client:
             try:
                 assert json.loads(client.stdout.readline() or "null") == {"event": "ready"}, client.stderr.read()
                 server.stop()
