@@ -189,10 +189,10 @@ class WebSocket:
                 return payload.decode()
 
     def close(self):
-        """Close as the protocol says: close frame, answer, end."""
+        """Close as the protocol says: a close frame each way, then the end."""
         self.send(struct.pack("!H", 1000), opcode=8)
-        while self.frame()[0] is not None:
-            pass
+        while (opcode := self.frame()[0]) != 8:
+            assert opcode is not None, "the server ended the connection without a close frame"
         self.abandon(reset=False)
 
     def abandon(self, reset=True):
