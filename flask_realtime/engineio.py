@@ -234,7 +234,10 @@ class Server:
         Raises:
             KeyError: The client isn't there.
         """
-        return self._session(sid).user_data or {}
+        session = self._session(sid)
+        if session.user_data is None:
+            session.user_data = {}
+        return session.user_data
 
     def save_session(self, sid: str, session: dict[str, Any]) -> None:
         """Keep a dict for a client, until it disconnects.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 import ssl
 import threading
 from collections.abc import Callable, Sequence
@@ -40,6 +41,7 @@ class Connection:
         "_backlog",
         "_closing",
         "_deflate_from",
+        "_draining",
         "_ended",
         "_hub",
         "_lock",
@@ -71,6 +73,7 @@ class Connection:
         self._closing = False  # a close frame is sent or waits; nothing else is sent after it
         self._pulled = False  # the end was reported to the floor above
         self._paused = False
+        self._draining = False  # the peer was told that it is over; its answer or its end is awaited
         self._tls = isinstance(sock, ssl.SSLSocket)
         self._on_message: Callable[[str | bytes], object] = _nothing
         self._on_close: Callable[[str], object] = _nothing
@@ -181,6 +184,8 @@ class Connection:
             if not data:
                 self._gone()
                 return
+            if self._draining:
+                return  # it is told already; what it still sends is dropped
             if not self._receive(data) or not self._tls:
                 return
 
@@ -266,9 +271,19 @@ class Connection:
         """The close frames have crossed: end, once our last bytes are out."""
         with self._lock:
             waiting = bool(self._backlog)
-        if waiting:
+        if not self._draining:
+            self._draining = True
             self._hub.call_later(LINGER, self._end)
-        else:
+        if waiting:
+            return
+        if self._reader.clean or self._tls:
+            self._end()
+            return
+        # "The server should close the connection first", but what the peer is still sending must be taken, or it would be
+        # reset and lose the close frame that says why. Source: RFC 6455, 7.1.1.
+        try:
+            self._sock.shutdown(socket.SHUT_WR)
+        except (OSError, AttributeError):
             self._end()
 
     def _report(self, reason: str) -> None:

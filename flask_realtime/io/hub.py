@@ -62,7 +62,7 @@ class Hub:
         self._cancelled = 0
         self._numbers = itertools.count()
         self._asleep = False
-        self._stopping = False
+        self._stop_at = float("inf")
         self.thread: threading.Thread | None = None
 
     def start(self) -> None:
@@ -87,14 +87,19 @@ class Hub:
         """Whether the thread runs in this very process."""
         return self._pid == os.getpid()
 
-    def stop(self) -> None:
-        """End the loop when the calls that were left before are done; wait for it."""
+    def stop(self, linger: float = 1.0) -> None:
+        """End the loop, and wait for it.
+
+        Args:
+            linger: Seconds that the sockets have to be closed in good order: what waits goes out, peers answer our close
+                frames. Those that are left are closed anyway.
+        """
         if self._pid != os.getpid() or self.thread is None:
             return
         thread = self.thread
 
         def stop() -> None:
-            self._stopping = True
+            self._stop_at = time.monotonic() + linger
 
         self.call_soon(stop)
         if thread is not threading.current_thread():
@@ -157,7 +162,7 @@ class Hub:
         """The loop itself."""
         selector, calls = self._selector, self._calls
         read, write = selectors.EVENT_READ, selectors.EVENT_WRITE
-        while not self._stopping:
+        while time.monotonic() < self._stop_at and (self._stop_at == float("inf") or len(selector.get_map()) > 1):
             self._asleep = True  # before the last look at the calls, or one could be left unseen
             timeout = 0.0 if calls else self._until_next()
             ready = selector.select(timeout)
@@ -186,6 +191,9 @@ class Hub:
                 timer = heapq.heappop(self._timers)
                 if timer.function is not None:
                     self._guard(timer.function, ())
+        for key in list(selector.get_map().values()):
+            if key.data is not None:
+                self._guard(key.data.failed, ())
         selector.close()
         self._inside.close()
         self._outside.close()
@@ -195,7 +203,8 @@ class Hub:
         timers = self._timers
         while timers and timers[0].function is None:
             heapq.heappop(timers)
-        return max(0.0, timers[0].due - time.monotonic()) if timers else None
+        due = min(timers[0].due, self._stop_at) if timers else self._stop_at
+        return None if due == float("inf") else max(0.0, due - time.monotonic())
 
     @staticmethod
     def _guard(function: Callable[..., object], args: tuple[Any, ...]) -> None:

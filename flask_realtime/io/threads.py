@@ -222,6 +222,7 @@ class Threads:
         self.hub = hub or Hub()
         self.pool = Pool(workers, self.hub)
         self._ordered, self._per_owner = ordered, per_owner
+        self._making = threading.Lock()
 
     # The port `flask_realtime.typing.Runtime`.
 
@@ -233,8 +234,9 @@ class Threads:
     ) -> None:
         inbox: Inbox | None = owner.inbox
         if inbox is None:
-            inbox = owner.inbox = Inbox()
-        turn, watch, full = 0, False, False
+            with self._making:
+                inbox = owner.inbox = owner.inbox or Inbox()
+        turn, watch = 0, False
         with inbox.lock:
             inbox.jobs.append((handler, args, done, token, urgent))
             inbox.urgent += urgent
@@ -245,13 +247,12 @@ class Threads:
                 if not self._ordered and not inbox.watched:
                     inbox.watched = watch = True
                 if len(inbox.jobs) > FULL and not inbox.paused:
-                    inbox.paused = full = True
+                    inbox.paused = True
+                    owner.pause(True)  # under the lock, or it could come after the worker's pause(False)
         if turn:
             self.pool.submit(self._drain, owner, inbox, turn)
         if watch:
             self.pool.watch(inbox, partial(self._next_worker, owner, inbox))
-        if full:
-            owner.pause(True)
 
     def _next_worker(self, owner: Owner, inbox: Inbox) -> None:
         """The worker that has the turn is held up by a slow call: let another one go on."""
@@ -264,7 +265,6 @@ class Threads:
     @staticmethod
     def _drain(owner: Owner, inbox: Inbox, turn: int) -> None:
         while True:
-            low = False
             with inbox.lock:
                 if inbox.turn != turn:
                     return
@@ -276,9 +276,8 @@ class Threads:
                 inbox.running += 1
                 inbox.started += 1
                 if inbox.paused and len(inbox.jobs) <= LOW:
-                    inbox.paused, low = False, True
-            if low:
-                owner.pause(False)
+                    inbox.paused = False
+                    owner.pause(False)
             run_job(handler, args, done, token)
             with inbox.lock:
                 inbox.running -= 1

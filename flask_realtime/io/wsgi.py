@@ -213,6 +213,7 @@ class Parked:
         self._sock: socket.socket | None = None
         self._rest = b""
         self._answer: bytes | None = None
+        self._sent = False
 
     def ready(self, frames: Sequence[Frame]) -> None:
         """The poll is answered. Any thread."""
@@ -259,6 +260,7 @@ class Parked:
         if self._rest:
             self._hub.watch(sock, self, write=True)
         else:
+            self._sent = True
             self._end()
 
     def readable(self) -> None:
@@ -274,7 +276,8 @@ class Parked:
             self.failed()
 
     def failed(self) -> None:
-        if self._wait.polling.forget(self.ready) or self._rest:
+        self._wait.polling.forget(self.ready)
+        if not self._sent:  # what it was to get is lost, so the session can't go on
             self._wait.abort()
         self._end()
 
@@ -383,7 +386,7 @@ def _read(read: Read, environ: Environ) -> Respond:
     length = environ.get("CONTENT_LENGTH")
     stream = environ["wsgi.input"]
     if length:
-        if not (length.isascii() and length.isdigit()):
+        if not (length.isascii() and length.isdigit() and len(length) < 20):
             read.fail()
             return Respond(400, [("Content-Type", "application/json"), _NO_STORE, _CLOSE], b'{"code":3,"message":"Bad request"}')
         if int(length) > read.limit:

@@ -66,11 +66,9 @@ class Origins:
         if self._ask is not None:
             return bool(self._ask(origin, environ))
         asked = normalise(origin)
-        if asked is None:
-            return False
         if self._list is not None:
-            return asked in self._list
-        return asked == self.own(scheme, header)
+            return (asked or origin) in self._list
+        return asked is not None and asked == self.own(scheme, header)
 
     def own(self, scheme: str, header: Callable[[str], str | None]) -> str | None:
         """Return the origin of the request's own URL, normalised."""

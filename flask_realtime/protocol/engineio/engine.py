@@ -83,8 +83,9 @@ class Engine:
         if polling is None or session.state is CLOSED:
             transport.close()
             return
-        session.state, session.transport = WEBSOCKET, transport
-        polling.upgrade(transport)
+        session.state = WEBSOCKET
+        polling.upgrade(transport)  # first: what waits goes before what comes
+        session.transport = transport
         self.heartbeat.start(session)
 
     def open_packet(self, session: Session, upgrades: tuple[str, ...]) -> Frame:

@@ -37,7 +37,7 @@ class Frame:
         if name == "polling":
             form = message if isinstance(message, str) else "b" + b64encode(message).decode()
         elif isinstance(message, str):
-            payload = message.encode()
+            payload = message.encode(errors="replace")  # a lone surrogate has no UTF-8
             form = self._frame(name, payload, frames.TEXT)
         else:
             form = self._frame(name, message, frames.BINARY)

@@ -58,7 +58,7 @@ class Heartbeat:
             beat = deadlines.popleft()
             session = beat[1]
             if session is not None and session.beat is beat:
-                if session.heard:  # anything that came is a sign of life; ask again
+                if session.heard or session.paused:  # anything that came is a sign of life; ask again
                     self._ping(session, now)
                 else:
                     self._expired(session)

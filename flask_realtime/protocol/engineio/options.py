@@ -75,8 +75,13 @@ class Options:
             ("max_http_buffer_size", self.max_http_buffer_size, 1),
             ("max_backlog", self.max_backlog, 1),
             ("max_fragments", self.max_fragments, 1),
+            ("grace period of ping_interval", grace, 0),
+            ("close_timeout", self.close_timeout, 0),
+            ("compression_threshold", self.compression_threshold, 0),
+            ("trusted_proxies", self.trusted_proxies, 0),
+            ("max_connections", 1 if self.max_connections is None else self.max_connections, 1),
         ):
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or value < least:
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= least:
                 raise ConfigurationError(f"{name}: expected a number of at least {least}, got {value!r}")
         wanted = TRANSPORTS if self.transports is None else self.transports
         if isinstance(wanted, str):

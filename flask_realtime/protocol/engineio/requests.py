@@ -281,7 +281,7 @@ class _Answer:
             headers.append(("X-Content-Type-Options", "nosniff"))
         else:
             kind = "text/plain; charset=UTF-8"
-        body = text.encode()
+        body = text.encode(errors="replace")
         options = self.engine.options
         if options.http_compression and len(body) >= options.compression_threshold:
             coding = _coding(self.request.header("Accept-Encoding"))

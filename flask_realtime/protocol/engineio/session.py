@@ -47,6 +47,7 @@ class Session:
         data: The floor above keeps its own here.
         inbox: The runtime keeps its own here.
         heard: Whether anything came since the last ping.
+        paused: Whether we don't read what comes, and so can't hear of it.
         beat: The heartbeat's entry.
     """
 
@@ -58,6 +59,7 @@ class Session:
         "heard",
         "inbox",
         "jsonp",
+        "paused",
         "polling",
         "post_turns",
         "probe",
@@ -83,6 +85,7 @@ class Session:
         self.beat: list[Any] | None = None
         self.post_turns = [1]
         self.jsonp: str | None = None
+        self.paused = False
         self.reason = ""
 
     @property
@@ -170,8 +173,9 @@ class Session:
                 return False
             if message == UPGRADE and self.polling.draining:
                 self.heard = True
-                self.state, self.probe, self.transport = TRANSITIONS[self.state][SWITCH], None, transport
-                self.polling.upgrade(transport)
+                self.state, self.probe = TRANSITIONS[self.state][SWITCH], None
+                self.polling.upgrade(transport)  # first: what waits goes before what comes
+                self.transport = transport
                 self.polling.release(_NOOP)
                 return True
         self._engine.logger.warning("%s: upgrade failed: unexpected packet %s", self.sid, ascii(message[:20]))
@@ -190,6 +194,8 @@ class Session:
 
     def pause(self, paused: bool) -> None:
         """Let the transport read no further, or go on. Any thread may call this."""
+        self.paused = paused
+        self.heard = True
         self.transport.pause(paused)
 
     def send(self, frames: Sequence[Frame]) -> None:

@@ -29,10 +29,11 @@ class Client:
         rooms: Names of its rooms; None when it has left for good.
         acks: What waits for its acknowledgements, by number.
         deciding: Whether the connect handler still runs.
+        told: Whether CONNECT was answered, so that its packets are welcome.
         leave_reason: Set when the client has to leave as soon as it has ended.
     """
 
-    __slots__ = ("_held", "_held_size", "ack_id", "acks", "deciding", "leave_reason", "namespace", "rooms", "session", "sid", "state")
+    __slots__ = ("_held", "_held_size", "ack_id", "acks", "deciding", "leave_reason", "namespace", "rooms", "session", "sid", "state", "told")
 
     def __init__(self, sid: str, session: Session, namespace: str) -> None:
         self.sid, self.session, self.namespace = sid, session, namespace
@@ -41,33 +42,42 @@ class Client:
         self.acks: dict[int, Any] | None = None
         self.ack_id = 0
         self.deciding = True
+        self.told = False
         self.leave_reason: str | None = None
-        self._held: list[Sequence[Frame]] | None = None
+        self._held: list[Sequence[Frame]] = []
         self._held_size = 0
 
     def send(self, frames: Sequence[Frame], lock: AbstractContextManager[Any]) -> None:
         """Send, or keep until the client has been told that it is connected."""
         if self.state is CONNECTING:
             with lock:
-                if self.state is CONNECTING:
-                    if self._held is None:
-                        self._held = []
+                holding = self.state is CONNECTING
+                if holding:
                     self._held.append(frames)
                     self._held_size += sum(len(frame.message) for frame in frames)
-                    if self._held_size > HELD_LIMIT:
-                        self._held = []
-                        self.session.fault(RemoteProtocolError("slow consumer: its connect handler takes too long"))
-                    return
+                    full = self._held_size > HELD_LIMIT
+                    if full:
+                        self._held.clear()
+            if holding:
+                if full:  # outside of the lock, which the end of the session takes too
+                    self.session.fault(RemoteProtocolError("slow consumer: its connect handler takes too long"))
+                return
         if self.state is CONNECTED:
             self.session.send(frames)
 
     def admit(self, hello: Sequence[Frame], lock: AbstractContextManager[Any]) -> None:
         """Send the answer to CONNECT, then what was kept; from now on everything goes out at once."""
-        with lock:
-            self.session.send(hello)
-            for frames in self._held or ():
+        self.told = True  # before it can react
+        self.session.send(hello)
+        while True:
+            with lock:
+                held, self._held = self._held, []
+                if not held:
+                    if self.state is CONNECTING:
+                        self.state = CONNECTED
+                    return
+            for frames in held:
                 self.session.send(frames)
-            self._held, self.state = None, CONNECTED
 
 
 class Link:

@@ -114,10 +114,7 @@ class Core:
                 self._connect(session, link, namespace, data)
                 return
             client = link.clients.get(namespace)
-            if client is not None and client.state is CONNECTING:
-                with self._lock:
-                    pass  # our answer to CONNECT may be out while the thread that sends it isn't back yet
-            if client is None or client.state is not CONNECTED:
+            if client is None or not (client.state is CONNECTED or (client.state is CONNECTING and client.told)):
                 if kind == DISCONNECT and client is not None:
                     self._leave(client, CLIENT_DISCONNECT)
                     return
@@ -170,6 +167,8 @@ class Core:
                 self.clients[namespace] = {}
             self.clients[namespace][client.sid] = client
         rooms.enter(client, EVERYBODY, client.sid)
+        if session.closed:  # meanwhile, in another thread, which didn't know of this client yet
+            self._leave(client, session.reason)
         if self.settings.always_connect:
             self._hello(client)
         handler = self.handlers.find("connect", namespace)
@@ -241,10 +240,10 @@ class Core:
             if client.state is not CONNECTED:
                 return
             client.state = LEAVING
-        for waiting in (client.acks or {}).values():
+            acks, client.acks = client.acks, None
+        for waiting in (acks or {}).values():
             if isinstance(waiting, Waiter):
                 waiting.give_up()
-        client.acks = None
         handler = self.handlers.find("disconnect", client.namespace)
         if handler is None:
             self._left(client, None, None)
@@ -262,7 +261,11 @@ class Core:
     def _forget(self, client: Client) -> None:
         namespace = client.namespace
         self.rooms[namespace].leave_all(client)
-        self.clients[namespace].pop(client.sid, None)
+        with self._lock:
+            self.clients[namespace].pop(client.sid, None)
+            if not self.clients[namespace] and namespace not in self.settings.namespaces:
+                if not self.handlers.knows(namespace):  # any name is accepted: keep none that nobody uses
+                    del self.clients[namespace], self.rooms[namespace]
         link: Link = client.session.data
         if link.clients.get(namespace) is client:
             del link.clients[namespace]
@@ -370,6 +373,10 @@ class Core:
 
     def _expect(self, client: Client, callback: Callable[..., object] | Waiter) -> int:
         with self._lock:
+            if client.state in (LEAVING, GONE):
+                if isinstance(callback, Waiter):
+                    callback.give_up()
+                return 0
             if client.acks is None:
                 client.acks = {}
             client.ack_id += 1
@@ -393,7 +400,8 @@ class Core:
         if namespace not in self.rooms:
             raise ValueError(f"sid {sid!r} is not connected to requested namespace {namespace!r}")
         client = self.client(sid, namespace)
-        if client is None or not self.rooms[namespace].enter(client, room):
+        rooms = self.rooms.get(namespace)
+        if client is None or rooms is None or not rooms.enter(client, room):
             raise KeyError(f"no client {sid!r} in namespace {namespace!r}")
 
     def leave_room(self, sid: str, room: Hashable, namespace: str) -> None:
@@ -404,9 +412,9 @@ class Core:
         """
         if room is EVERYBODY:
             raise ValueError("room None is everybody; a client leaves it by disconnecting")
-        client = self.client(sid, namespace)
-        if client is not None:
-            self.rooms[namespace].leave(client, room)
+        client, rooms = self.client(sid, namespace), self.rooms.get(namespace)
+        if client is not None and rooms is not None:
+            rooms.leave(client, room)
 
     def close_room(self, room: Hashable, namespace: str) -> None:
         """Take everybody out of a room.
@@ -416,8 +424,9 @@ class Core:
         """
         if room is EVERYBODY:
             raise ValueError("room None is everybody; it can't be closed")
-        if namespace in self.rooms:
-            self.rooms[namespace].close(room)
+        rooms = self.rooms.get(namespace)
+        if rooms is not None:
+            rooms.close(room)
 
     def rooms_of(self, sid: str, namespace: str) -> list[Hashable]:
         """Return the rooms of a client."""

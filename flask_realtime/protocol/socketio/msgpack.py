@@ -6,7 +6,7 @@ import struct
 from datetime import datetime, timezone
 from typing import Any
 
-import msgpack
+import msgpack  # type: ignore[import-untyped]
 
 from ...errors import RemoteProtocolError
 from .packets import Limits, Message, Packet, validate
@@ -38,7 +38,10 @@ class MsgpackCodec:
             fields["data"] = data
         if number is not None:
             fields["id"] = number
-        return [msgpack.packb(fields, use_bin_type=True, datetime=False, default=self._default)]
+        try:
+            return [msgpack.packb(fields, use_bin_type=True, datetime=False, default=self._default)]
+        except (OverflowError, ValueError, RecursionError) as error:  # large integers, lone surrogates, depth
+            raise TypeError(f"can't be sent as MessagePack: {error}") from error
 
     def decoder(self, limits: Limits, from_server: bool = False) -> MsgpackDecoder:
         """Make the decoder of one connection."""

@@ -151,7 +151,7 @@ class TextCodec:
                 attachments.append(bytes(value))
                 return {"_placeholder": True, "num": len(attachments) - 1}
             if self._default is not None:
-                return self._default(value)
+                return _finite(self._default(value))
             raise TypeError(f"can't send a value of type {type(value).__name__}")
 
         encoder = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False, default=default)

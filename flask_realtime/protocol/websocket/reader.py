@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import logging
 from collections.abc import Sequence
 
@@ -13,7 +14,8 @@ from .frames import INVALID, POLICY
 
 logger = logging.getLogger("flask_realtime.websocket")
 
-_CONT, _TEXT, _BINARY, _CLOSE = Opcode.CONT, Opcode.TEXT, Opcode.BINARY, Opcode.CLOSE
+_CONT, _TEXT, _BINARY = Opcode.CONT, Opcode.TEXT, Opcode.BINARY
+_utf8 = codecs.getincrementaldecoder("utf-8")
 
 
 class Reader:
@@ -25,14 +27,15 @@ class Reader:
         extensions: What the handshake agreed on.
     """
 
-    __slots__ = ("_fragments", "_max_fragments", "_protocol", "_text", "closing")
+    __slots__ = ("_count", "_decoder", "_fragments", "_max_fragments", "_protocol", "closing")
 
     def __init__(self, max_size: int, max_fragments: int = 1024, extensions: Sequence[Extension] = ()) -> None:
         self._protocol = Protocol(SERVER, state=OPEN, max_size=max_size, logger=logger)
         self._protocol.extensions = list(extensions)
         self._max_fragments = max_fragments
-        self._fragments: list[bytes] | None = None
-        self._text = False
+        self._fragments: list[bytes] | None = None  # of a message whose end hasn't come
+        self._decoder: codecs.IncrementalDecoder | None = None  # of a text message's fragments
+        self._count = 0
         self.closing = False
         """True when no more can be received: send what `reply` returns, then end the connection."""
 
@@ -55,28 +58,31 @@ class Reader:
         messages: list[str | bytes] = []
         for frame in protocol.events_received():
             opcode = frame.opcode  # type: ignore[union-attr]
-            if opcode is _TEXT or opcode is _BINARY or opcode is _CONT:
-                payload = bytes(frame.data)  # type: ignore[union-attr]
-                text = opcode is _TEXT
-                if self._fragments is not None or not frame.fin:  # type: ignore[union-attr]
-                    if opcode is not _CONT:
-                        self._fragments, self._text = [], text
-                    assert self._fragments is not None
-                    self._fragments.append(payload)
-                    if len(self._fragments) > self._max_fragments:
-                        self.fail(POLICY, f"more than {self._max_fragments} fragments")
-                        break
-                    if not frame.fin:  # type: ignore[union-attr]
-                        continue
-                    payload, text, self._fragments = b"".join(self._fragments), self._text, None
-                if text:
-                    try:
-                        messages.append(payload.decode())
-                    except UnicodeDecodeError:
-                        self.fail(INVALID, "text is not UTF-8")
-                        break
-                else:
-                    messages.append(payload)
+            if opcode is not _TEXT and opcode is not _BINARY and opcode is not _CONT:
+                continue
+            payload = bytes(frame.data)  # type: ignore[union-attr]
+            whole = frame.fin  # type: ignore[union-attr]
+            try:
+                if whole and self._fragments is None:
+                    messages.append(payload.decode() if opcode is _TEXT else payload)
+                    continue
+                if self._fragments is None:
+                    self._fragments, self._count = [], 0
+                    self._decoder = _utf8() if opcode is _TEXT else None
+                self._count += 1
+                if self._count > self._max_fragments:
+                    self.fail(POLICY, f"more than {self._max_fragments} fragments")
+                    break
+                if self._decoder is not None:
+                    self._decoder.decode(payload, whole)  # wrong text is refused where it is, not at the end
+            except UnicodeDecodeError:
+                self.fail(INVALID, "text is not UTF-8")
+                break
+            self._fragments.append(payload)
+            if whole:
+                joined = b"".join(self._fragments)
+                messages.append(joined if self._decoder is None else joined.decode())
+                self._fragments = self._decoder = None
         if protocol.close_expected():
             self.closing = True
         return messages
@@ -92,7 +98,7 @@ class Reader:
         Source: RFC 6455, 7.1.7.
         """
         if not self.closing:
-            self._fragments = None
+            self._fragments = self._decoder = None
             if self._protocol.state is OPEN:
                 self._protocol.fail(code, reason)
             self.closing = True
