@@ -12,7 +12,7 @@ from typing import Any
 from ..protocol.websocket import frames as websocket
 from ..protocol.websocket.reader import Reader
 from ..typing import Frame
-from .hub import Hub
+from .hub import Hub, Timer
 
 logger = logging.getLogger("flask_realtime.io")
 
@@ -52,6 +52,7 @@ class Connection:
         "_pulled",
         "_reader",
         "_sock",
+        "_timer",
         "_tls",
         "_watching_write",
     )
@@ -74,6 +75,7 @@ class Connection:
         self._pulled = False  # the end was reported to the floor above
         self._paused = False
         self._draining = False  # the peer was told that it is over; its answer or its end is awaited
+        self._timer: Timer | None = None
         self._tls = isinstance(sock, ssl.SSLSocket)
         self._on_message: Callable[[str | bytes], object] = _nothing
         self._on_close: Callable[[str], object] = _nothing
@@ -161,7 +163,12 @@ class Connection:
             self._closing = True
             self._raw(websocket.close(code, reason))
         self._pulled = True
-        self._hub.call_later(LINGER, self._end)
+        self._linger()
+
+    def _linger(self) -> None:
+        """End soon, whatever the peer does."""
+        if self._timer is None:
+            self._timer = self._hub.call_later(LINGER, self._end)
 
     # In. The hub's thread.
 
@@ -273,7 +280,7 @@ class Connection:
             waiting = bool(self._backlog)
         if not self._draining:
             self._draining = True
-            self._hub.call_later(LINGER, self._end)
+            self._linger()
         if waiting:
             return
         if self._reader.clean or self._tls:
@@ -298,6 +305,8 @@ class Connection:
         if sock is None:
             return
         self._on_message = self._on_close = _nothing
+        if self._timer is not None:
+            self._timer.cancel()
         self._hub.unwatch(sock)
         if self._ended is not None:
             self._ended()

@@ -86,7 +86,7 @@ class Gateway:
         if isinstance(poll, Blocking):
             answered = poll.result()
             if answered is None:
-                raise _quiet_end(environ)
+                return _used_up(environ, sock, start_response)
             return _start(answered, start_response)
         assert sock is not None
         moved = Moved(environ, sock)
@@ -104,7 +104,7 @@ class Gateway:
         deflate_from = options.compression_threshold if upgrade.extensions else None
         head = _head(101, upgrade.headers)
         if not can_move(environ, sock):
-            return self._serve_here(upgrade, environ, sock, reader, deflate_from, head)
+            return self._serve_here(upgrade, environ, sock, reader, deflate_from, head, start_response)
         moved = Moved(environ, sock)
         connection = Connection(self._runtime.hub, moved.sock, reader, options.max_backlog, deflate_from)
         self._switch(connection, upgrade, moved.sock, head, moved.early)
@@ -118,6 +118,7 @@ class Gateway:
         reader: Reader,
         deflate_from: int | None,
         head: bytes,
+        start_response: StartResponse,
     ) -> Iterable[bytes]:
         """Serve a socket that can't be moved: this thread waits for the end."""
         sock.setblocking(False)
@@ -128,7 +129,7 @@ class Gateway:
         )
         self._switch(connection, upgrade, sock, head, b"")
         ended.wait()
-        raise _quiet_end(environ)
+        return _used_up(environ, sock, start_response)
 
     @staticmethod
     def _switch(connection: Connection, upgrade: Upgrade, sock: socket.socket, head: bytes, early: bytes) -> None:
@@ -338,9 +339,16 @@ class Blocking:
         self._event.set()
 
 
-def _quiet_end(environ: Environ) -> Exception:
-    """Return what the server takes quietly as the end of a connection on which it has nothing left to say."""
-    return StopIteration() if "gunicorn.socket" in environ else ConnectionAbortedError("served to its end")
+def _used_up(environ: Environ, sock: socket.socket | None, start_response: StartResponse) -> Iterable[bytes]:
+    """End a request on whose socket nothing is left to read or to say."""
+    if "gunicorn.socket" in environ:
+        raise StopIteration  # which it takes as just that
+    if sock is not None:
+        # Werkzeug would read the next request and write an answer: let it read the end, and write nowhere.
+        sock.recv_into = lambda *args: 0  # type: ignore[method-assign]
+        sock.sendall = lambda *args: None  # type: ignore[method-assign]
+    start_response("101 Switching Protocols", [("Content-Length", "0"), ("Connection", "close")])
+    return []
 
 
 _CLOSE = ("Connection", "close")

@@ -25,7 +25,7 @@ STOP_LIMIT = 15  # seconds
 ALARM = re.compile(r"Traceback|Exception|Error|\bERROR\b|CRITICAL")
 CRASH = re.compile(r"Traceback|CRITICAL")
 
-HEARTBEAT = {"ping_interval": 0.3, "ping_timeout": 0.5}
+HEARTBEAT = {"ping_interval": 0.3, "ping_timeout": 1.5}
 GOOD_ORIGIN = "http://good.example"
 
 # Constructor options of SocketIO under the names that tests ask for.
