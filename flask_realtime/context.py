@@ -23,8 +23,28 @@ class ManagedSession(dict[str, Any], SessionMixin):
     """
 
 
+_SESSION = getattr(RequestContext, "session", None)  # a property since Flask 3.1.3
+
+
 class EventContext(RequestContext):
-    """A request context of the handshake's request, for one event. The URL isn't matched to a route."""
+    """A request context of the handshake's request, for one event. The URL isn't matched to a route.
+
+    Attributes:
+        managed: The connection's own session, which handlers get instead of Flask's.
+    """
+
+    managed: ManagedSession | None = None
+
+    @property
+    def session(self) -> SessionMixin:
+        if self.managed is not None:
+            return self.managed
+        opened: SessionMixin = _SESSION.__get__(self) if isinstance(_SESSION, property) else self._opened
+        return opened
+
+    @session.setter
+    def session(self, session: SessionMixin) -> None:
+        self._opened = session
 
     def match_request(self) -> None:
         pass
@@ -86,7 +106,7 @@ class Contexts:
 class Entered:
     """One event's context, entered and left."""
 
-    __slots__ = ("_contexts", "_ctx", "_open", "_session_before")
+    __slots__ = ("_contexts", "_ctx")
 
     def __init__(self, contexts: Contexts, client: Client, message: Any, args: tuple[Any, ...]) -> None:
         app, environ = contexts.app, client.session.environ
@@ -95,11 +115,16 @@ class Entered:
         request.json_module = app.json
         request.sid, request.namespace = client.sid, client.namespace
         request.event = {"message": message, "args": args}
-        session = _managed(app, environ, request) if contexts.manage_session else None
+        session: ManagedSession | None = environ.get(SAVED_SESSION) if contexts.manage_session else None
         self._ctx = EventContext(app, environ, request, session)
+        self._ctx.managed = session
 
     def __enter__(self) -> None:
-        self._ctx.push()
+        ctx = self._ctx
+        ctx.push()
+        if ctx.managed is None and self._contexts.manage_session:
+            # The connection's first event; if there are two at once, the later one takes what the earlier has kept.
+            ctx.managed = ctx.request.environ.setdefault(SAVED_SESSION, ManagedSession(ctx.session))
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
         try:
@@ -117,18 +142,6 @@ class Entered:
         if session.modified:
             # There is no response to carry a cookie; sessions that live on the server are saved by this.
             app.session_interface.save_session(app, session, app.response_class())
-
-
-def _managed(app: flask.Flask, environ: dict[str, Any], request: flask.Request) -> ManagedSession:
-    """Return the connection's session; made of the HTTP session at the first event."""
-    saved: ManagedSession | None = environ.get(SAVED_SESSION)
-    if saved is None:
-        with app.app_context():
-            opened = app.session_interface.open_session(app, request)
-        saved = ManagedSession(opened or {})
-        # Two first events at once: the one that comes second takes what the first has kept.
-        saved = environ.setdefault(SAVED_SESSION, saved)
-    return saved
 
 
 def _call(client: Client, handler: Handler, event: Any, args: Sequence[Any]) -> Any:

@@ -6,6 +6,7 @@ import atexit
 import json as standard_json
 import logging
 import queue
+import sys
 import threading
 import warnings
 import weakref
@@ -76,6 +77,14 @@ def choose_logger(chosen: bool | logging.Logger, name: str) -> logging.Logger:
     return logger
 
 
+def warn(message: str) -> None:
+    """Warn the program: the line that is named is the nearest one outside of this package."""
+    level, frame = 1, sys._getframe()
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] == __name__.split(".")[0]:
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, stacklevel=level)
+
+
 class Server:
     """An Engine.IO server.
 
@@ -115,7 +124,7 @@ class Server:
             raise ConfigurationError(f"Invalid async_mode specified: expected 'threading' or None, got {async_mode!r}")
         ours, complaints = engine_options.split(options, RUNTIME_OPTIONS)
         for complaint in complaints:
-            warnings.warn(complaint, stacklevel=2)
+            warn(complaint)
         self.async_mode = "threading"
         self.options = Options(**ours)
         self.logger = choose_logger(logger, "flask_realtime.engineio")
@@ -201,14 +210,14 @@ class Server:
 
         Args:
             sid: The client; nothing happens but a log line when it isn't there.
-            data: str and bytes go as they are, dict and list as JSON, anything else as ``str(data)``.
+            data: str and bytes go as they are, dict and list as JSON, None as nothing, anything else as ``str(data)``.
         """
         if isinstance(data, (bytes, bytearray, memoryview)):
             frame = Frame(bytes(data))
         elif isinstance(data, (dict, list)):
             frame = Frame(MESSAGE + self.json.dumps(data, separators=(",", ":")))
         else:
-            frame = Frame(MESSAGE + str(data))
+            frame = Frame(MESSAGE + ("" if data is None else str(data)))
         self._send(sid, frame)
 
     def send_packet(self, sid: str, pkt: Packet) -> None:

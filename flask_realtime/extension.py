@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import json as standard_json
-import warnings
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -335,7 +334,7 @@ class SocketIO:
             reloader_options: For Werkzeug's reloader: ``extra_files``, ``exclude_patterns``, ``reloader_interval``,
                 ``reloader_type``.
             extra_files: Files that the reloader watches as well.
-            log_output: Whether each request is logged; by default as ``debug``... Werkzeug's own setting otherwise.
+            log_output: False: requests aren't logged. Otherwise as Werkzeug does.
             allow_unsafe_werkzeug: Don't warn that Werkzeug's server is meant for development.
             **kwargs: For Werkzeug's server, like ``ssl_context``; ``certfile`` and ``keyfile`` are understood too.
         """
@@ -448,7 +447,7 @@ _OWN = ("manage_session", "message_queue", "channel", "path", "resource", "clien
 
 def _warn_of_unknown(options: dict[str, Any]) -> None:
     """Say which options nobody knows, with the nearest name; take them out."""
-    from .engineio import RUNTIME_OPTIONS
+    from .engineio import RUNTIME_OPTIONS, warn
     from .protocol.engineio.options import NAMES, split
 
     known = [name for name in inspect.signature(face.Server.__init__).parameters if name not in ("self", "options")]
@@ -456,4 +455,4 @@ def _warn_of_unknown(options: dict[str, Any]) -> None:
     for name in list(options):
         if name not in known and name not in NAMES:
             _, complaints = split({name: options.pop(name)}, known)
-            warnings.warn(complaints[0], stacklevel=4)
+            warn(complaints[0])

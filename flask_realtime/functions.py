@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING, Any, cast
 
 import flask
+
+from .engineio import warn
 
 if TYPE_CHECKING:
     from .extension import SocketIO
@@ -21,12 +22,12 @@ def _namespace(namespace: str | None) -> str:
 
 
 def _sid(sid: str | None) -> str:
-    return sid or str(flask.request.sid)  # type: ignore[attr-defined]
+    return str(flask.request.sid) if sid is None else sid  # type: ignore[attr-defined]
 
 
 def _complain(function: str, unknown: dict[str, Any]) -> None:
     for name in unknown:
-        warnings.warn(f"{function}() doesn't know the argument {name!r}; it is ignored", stacklevel=3)
+        warn(f"{function}() doesn't know the argument {name!r}; it is ignored")
 
 
 def emit(

@@ -23,7 +23,7 @@ class Manager:
 
     @property
     def rooms(self) -> dict[str, dict[Hashable, dict[str, str]]]:
-        """A copy: namespace to room to sid to Engine.IO sid. Room None is everybody."""
+        """Namespace to room to sid to Engine.IO sid, as a copy. Room None is everybody."""
         return {
             namespace: {
                 name: {client.sid: client.session.sid for client in rooms.members(name)} for name in rooms.names()

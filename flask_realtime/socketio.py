@@ -126,7 +126,9 @@ class Server:
             attachment_bytes=self.eio.options.max_http_buffer_size,
             depth=max_json_depth,
         )
-        settings = Settings(accepted, always_connect, connect_timeout, max_namespaces, max_pending_acks, limits)
+        settings = Settings(
+            accepted, always_connect, connect_timeout, max_namespaces, max_pending_acks, limits=limits
+        )
         self.core = Core(
             self.eio.runtime, _codec(serializer, json, _default), _invoke or self._invoke, settings, self.logger
         )

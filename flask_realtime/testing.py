@@ -232,6 +232,7 @@ class SocketIOTestClient:
             self.connected[namespace] = True
             self.sids[namespace] = data["sid"]
         elif kind == CONNECT_ERROR:
+            self.connected[namespace] = False
             self.refusals[namespace] = data
         elif kind == DISCONNECT:
             self.connected[namespace] = False
@@ -269,6 +270,13 @@ class _Memory:
         pass
 
 
+class _Never:
+    """A timer that never fires."""
+
+    def cancel(self) -> None:
+        pass
+
+
 class _Inline:
     """A runtime that runs handlers at once, in the caller's thread, and keeps what they raise. The rest is another's."""
 
@@ -278,6 +286,10 @@ class _Inline:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._runtime, name)
+
+    def call_later(self, seconds: float, function: Callable[[], object]) -> _Never:
+        """Set no timer: a test is over before, and no thread has to keep the time for it."""
+        return _Never()
 
     def run(
         self, owner: Owner, handler: Callable[..., Any], args: Sequence[Any], done: Done, token: Any, urgent: bool = False

@@ -82,7 +82,7 @@ class Pool:
         self._work: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._threads: set[threading.Thread] = set()
-        self._busy = 0
+        self._open = 0  # calls that were submitted and haven't ended
         self._started = 0
         self._seen = -1
         self._cpu = 0.0
@@ -99,6 +99,8 @@ class Pool:
         """Call ``function`` in one of the threads."""
         if self._pid != os.getpid():
             self._begin()
+        with self._lock:
+            self._open += 1
         self._work.put((function, args))
         if not self._threads:
             self._grow()
@@ -140,13 +142,11 @@ class Pool:
                     return
                 self._started += 1
                 function, args = job
-                with self._lock:
-                    self._busy += 1
                 try:
                     function(*args)
                 finally:
                     with self._lock:
-                        self._busy -= 1
+                        self._open -= 1
         finally:
             with self._lock:
                 threads.discard(me)
@@ -196,9 +196,9 @@ class Pool:
             return True
         deadline = time.monotonic() + seconds
         mine = threading.current_thread() in self._threads
-        while (self._work.qsize() or self._busy > mine or self._inboxes) and time.monotonic() < deadline:
+        while (self._open > mine or self._inboxes) and time.monotonic() < deadline:
             time.sleep(0.002)  # only while the process ends
-        done = not self._work.qsize() and self._busy <= mine
+        done = self._open <= mine
         self._stopping = True
         for _ in list(self._threads):
             self._work.put(None)

@@ -66,7 +66,10 @@ def unwrap(body: str) -> str:
     Raises:
         RemoteProtocolError: It has no field ``d``.
     """
-    fields = parse_qs(body, keep_blank_values=True, max_num_fields=4)
+    try:
+        fields = parse_qs(body, keep_blank_values=True, max_num_fields=4)
+    except ValueError as error:
+        raise RemoteProtocolError(f"a bad JSONP form: {error}") from None
     if "d" not in fields:
         raise RemoteProtocolError("a JSONP body without the field d")
     # The form turns \n into a newline and has \\n for the two characters.

@@ -9,7 +9,7 @@ from typing import Any
 from ...errors import RemoteProtocolError
 from ...typing import Frame, Timer
 from ..engineio.session import Session
-from .packets import Decoder
+from .packets import Decoder, Packet
 
 CONNECTING, CONNECTED, LEAVING, GONE = "CONNECTING", "CONNECTED", "LEAVING", "GONE"
 """States of a client: its connect handler runs; it is in; its disconnect handler runs; it is forgotten."""
@@ -29,11 +29,12 @@ class Client:
         rooms: Names of its rooms; None when it has left for good.
         acks: What waits for its acknowledgements, by number.
         deciding: Whether the connect handler still runs.
+        early: What it sent meanwhile; an accepted client's handlers get it then.
         told: Whether CONNECT was answered, so that its packets are welcome.
         leave_reason: Set when the client has to leave as soon as it has ended.
     """
 
-    __slots__ = ("_held", "_held_size", "ack_id", "acks", "deciding", "leave_reason", "namespace", "rooms", "session", "sid", "state", "told")
+    __slots__ = ("_held", "_held_size", "ack_id", "acks", "deciding", "early", "leave_reason", "namespace", "rooms", "session", "sid", "state", "told")
 
     def __init__(self, sid: str, session: Session, namespace: str) -> None:
         self.sid, self.session, self.namespace = sid, session, namespace
@@ -42,6 +43,7 @@ class Client:
         self.acks: dict[int, Any] | None = None
         self.ack_id = 0
         self.deciding = True
+        self.early: list[Packet] = []
         self.told = False
         self.leave_reason: str | None = None
         self._held: list[Sequence[Frame]] = []

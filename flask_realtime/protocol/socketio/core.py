@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import builtins
 import logging
-from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, KeysView, Sequence, ValuesView
 from typing import Any, NamedTuple
 
 from ...errors import ConnectionRefusedError, RemoteProtocolError
@@ -32,6 +32,7 @@ class Settings(NamedTuple):
         connect_timeout: Seconds that a connection has to join its first namespace.
         max_namespaces: That one connection may join.
         max_pending_acks: Of one client; the oldest is given up.
+        max_early: Packets of one client that are kept while its connect handler runs.
         limits: Of packets.
     """
 
@@ -40,6 +41,7 @@ class Settings(NamedTuple):
     connect_timeout: float = 45
     max_namespaces: int = 32
     max_pending_acks: int = 1000
+    max_early: int = 100
     limits: Limits = Limits()
 
 
@@ -100,7 +102,7 @@ class Core:
             if not link.joined:
                 session.close(SERVER_DISCONNECT, 1008, "no namespace joined in time")
 
-        link.timer = self.runtime.call_later(self.settings.connect_timeout, expire)
+        link.timer = session.runtime.call_later(self.settings.connect_timeout, expire)
 
     def received(self, session: Session, message: str | bytes) -> None:
         """A message came in. What the protocol doesn't allow ends the connection."""
@@ -109,7 +111,7 @@ class Core:
             packet = link.decoder.feed(message)
             if packet is None:
                 return
-            kind, namespace, number, data = packet
+            kind, namespace, _, data = packet
             if kind == CONNECT:
                 self._connect(session, link, namespace, data)
                 return
@@ -122,13 +124,10 @@ class Core:
                     self.logger.info("%s: a packet that crossed our disconnect is dropped", session.sid)
                     return
                 raise RemoteProtocolError(f"a packet for the namespace {ascii(namespace)[:60]}, which isn't joined")
-            if kind == EVENT:
-                self._event(client, number, data)
-            elif kind == ACK:
-                assert number is not None
-                self._acknowledged(client, number, data)
-            else:
+            if kind == DISCONNECT:
                 self._leave(client, CLIENT_DISCONNECT)
+            elif not (client.deciding and self._keep(client, packet)):
+                self._dispatch(client, packet)
         except RemoteProtocolError as error:
             session.fault(error)
 
@@ -145,9 +144,9 @@ class Core:
     # Connecting.
 
     def _connect(self, session: Session, link: Link, namespace: str, auth: Any) -> None:
-        if namespace in link.clients and link.clients[namespace].state is not GONE:
-            if link.clients[namespace].state is not LEAVING:
-                raise RemoteProtocolError(f"a second CONNECT for the namespace {ascii(namespace)[:60]}")
+        earlier = link.clients.get(namespace)
+        if earlier is not None and earlier.state not in (LEAVING, GONE):
+            raise RemoteProtocolError(f"a second CONNECT for the namespace {ascii(namespace)[:60]}")
         wanted = self.settings.namespaces
         if namespace not in wanted and ANY not in wanted and not self.handlers.knows(namespace):
             self._send(session, Packet(CONNECT_ERROR, namespace, None, {"message": "Invalid namespace"}))
@@ -197,8 +196,14 @@ class Core:
         if client.state is CONNECTING:
             self._hello(client)
         self.logger.info("%s: connected to %s", client.sid, client.namespace)
-        with self._lock:
-            client.deciding, reason = False, client.leave_reason
+        while True:  # what came too early first, then the flag under the same lock, so that nothing overtakes it
+            with self._lock:
+                early, client.early = client.early, []
+                if not early:
+                    client.deciding, reason = False, client.leave_reason
+                    break
+            for packet in early:
+                self._dispatch(client, packet)
         if reason == SERVER_DISCONNECT:
             self.disconnect(client.sid, client.namespace)
         elif reason is not None:
@@ -263,14 +268,31 @@ class Core:
         self.rooms[namespace].leave_all(client)
         with self._lock:
             self.clients[namespace].pop(client.sid, None)
-            if not self.clients[namespace] and namespace not in self.settings.namespaces:
-                if not self.handlers.knows(namespace):  # any name is accepted: keep none that nobody uses
-                    del self.clients[namespace], self.rooms[namespace]
+            known = namespace in self.settings.namespaces or self.handlers.knows(namespace)
+            if not known and not self.clients[namespace]:  # any name is accepted: keep none that nobody uses
+                del self.clients[namespace], self.rooms[namespace]
         link: Link = client.session.data
         if link.clients.get(namespace) is client:
             del link.clients[namespace]
 
     # Events and acknowledgements.
+
+    def _keep(self, client: Client, packet: Packet) -> bool:
+        """Keep a packet until the connect handler has accepted its client; False when it has meanwhile."""
+        with self._lock:
+            if not client.deciding:
+                return False
+            client.early.append(packet)
+            if len(client.early) > self.settings.max_early:
+                raise RemoteProtocolError(f"more than {self.settings.max_early} packets before it was accepted")
+        return True
+
+    def _dispatch(self, client: Client, packet: Packet) -> None:
+        if packet.type == EVENT:
+            self._event(client, packet.id, packet.data)
+        else:
+            assert packet.id is not None
+            self._acknowledged(client, packet.id, packet.data)
 
     def _event(self, client: Client, number: int | None, data: list[Any]) -> None:
         event = data[0]
@@ -367,7 +389,9 @@ class Core:
         rooms = self.rooms.get(namespace)
         if rooms is None:
             return ()
-        if isinstance(to, (list, tuple, set, frozenset)):
+        if to is None or isinstance(to, (str, int)):
+            return rooms.members(to)
+        if isinstance(to, (list, tuple, set, frozenset, Iterator, KeysView, ValuesView)):
             return rooms.union(to)
         return rooms.members(to)
 

@@ -135,7 +135,10 @@ class TextCodec:
             except ValueError as error:
                 if "Out of range" not in str(error):
                     raise
-                text = self._collect(_finite(data), attachments)
+                try:
+                    text = self._collect(_finite(data), attachments)
+                except RecursionError:
+                    raise ValueError("the data contains itself or is nested too deep") from None
         if not text.isascii():
             try:
                 text.encode()

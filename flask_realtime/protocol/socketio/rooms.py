@@ -64,7 +64,9 @@ class Rooms:
             if room not in self._rooms:  # don't keep a tuple for every name that was ever asked for
                 return ()
             with self._lock:  # or one who enters meanwhile would be missed until the room's next change
-                kept = self._kept[room] = tuple(self._rooms.get(room, ()))
+                kept = tuple(self._rooms.get(room, ()))
+                if kept:
+                    self._kept[room] = kept
         return kept
 
     def union(self, rooms: Iterable[Hashable]) -> tuple[Client, ...]:
