@@ -182,6 +182,10 @@ class Peer:
             elif packet[0] == "1":
                 raise Gone("closed")
 
+    def give_back(self, packets):
+        """Let packets be received again, before those that come."""
+        self._heard.extendleft(reversed(packets))
+
     def connect(self, namespace="/", auth=None):
         """Send CONNECT and return the next packet."""
         self.send(f"0{prefix(namespace)}{'' if auth is None else json.dumps(auth)}")
