@@ -61,13 +61,10 @@ def test_t19_call_returns_what_the_client_answered(program, serve, enter, face):
     instance = Namespace("/ns")
     extension.on_namespace(instance)
     peer = enter(serve(app, extension), namespace="/ns")
-    call = {
-        "SocketIO": lambda *args: extension.call("ask", *args, namespace="/ns", to=peer.sids["/ns"], timeout=LIMIT),
-        "Server": lambda *args: extension.server.call("ask", *args, namespace="/ns", to=peer.sids["/ns"], timeout=LIMIT),
-        "Namespace": lambda *args: instance.call("ask", *args, sid=peer.sids["/ns"], timeout=LIMIT),
-    }[face]
+    owner = {"SocketIO": extension, "Server": extension.server, "Namespace": instance}[face]
+    target = {"sid" if face == "Namespace" else "to": peer.sids["/ns"]}
     for number, (answer, result) in enumerate(ANSWERS, 1):
-        task = Task(call, "data")
+        task = Task(owner.call, "ask", "data", namespace="/ns", timeout=LIMIT, **target)
         assert peer.receive() == f'2/ns,{number}["ask","data"]'
         peer.send(f"3/ns,{number}{answer}")
         assert task.result() == result
@@ -293,8 +290,10 @@ def test_t23_client_may_number_as_it_likes(program, serve, enter, number):
 def test_t24_stray_acknowledgements_do_no_harm(serve, enter, transport, stray):
     server = socketio.Server()
     answers = queue.SimpleQueue()
+    server.on("sync", lambda sid: None)
     peer = enter(serve(server), transport)
     peer.send(stray, stray)
+    peer.ask("sync")  # so that they come before the server waits for anything
     for number in (1, 2):
         server.emit("ask", to=peer.sid, callback=lambda *args: answers.put(args))
         assert peer.receive() == f'2{number}["ask"]'
@@ -348,11 +347,13 @@ def test_t25_repeated_acknowledgement_is_ignored(serve, enter):
 def test_t25_acknowledgement_of_another_client_is_not_taken(serve, enter):
     server = socketio.Server()
     answers = queue.SimpleQueue()
+    server.on("sync", lambda sid: None)
     site = serve(server)
     peer, other = enter(site), enter(site)
     server.emit("ask", to=peer.sid, callback=lambda *args: answers.put(args))
     assert peer.receive() == '21["ask"]'
     other.send('31["forged"]')
+    other.ask("sync")
     server.emit("ask", to=other.sid, callback=lambda *args: answers.put(args))
     assert other.receive() == '21["ask"]'
     other.send('31["other"]')

@@ -143,12 +143,13 @@ class Peer:
         transport: A key of `TRANSPORTS`.
 
     Attributes:
+        transport: The name of the transport.
         eio_sid: Id of the connection.
         sids: The peer's sid, by namespace.
     """
 
     def __init__(self, site, transport="websocket"):
-        self._site = site
+        self._site, self.transport = site, transport
         self._transport = TRANSPORTS[transport](site)
         self.eio_sid = self._transport.open["sid"]
         self.sids = {}
