@@ -122,7 +122,7 @@ def test_t35_disconnect_handler_of_a_server_takes_sid_and_reason_or_sid(serve, d
 def test_t36_disconnect_handler_that_fails_runs_once_and_leaves_nothing(
     program, serve, dial, transport, leave, error, error_handler
 ):
-    app, extension = program(namespaces="*")
+    app, extension = program()
     server = extension.server
     log = queue.SimpleQueue()
     handled = []
@@ -133,7 +133,6 @@ def test_t36_disconnect_handler_that_fails_runs_once_and_leaves_nothing(
         raise error("on purpose")
 
     extension.on("disconnect")(fail)
-    extension.on("disconnect", namespace="/after")(lambda reason: log.put("after"))
     if error_handler:
         extension.on_error_default(lambda error: handled.append(type(error)))
     peer = dial(serve(app, extension), transport)
@@ -141,14 +140,6 @@ def test_t36_disconnect_handler_that_fails_runs_once_and_leaves_nothing(
     server.enter_room(sid, "room")
     leave(server, peer)
     assert get(log) == sid
-    # Handlers of one connection start in their order, so when this one has run the other is over.
-    try:
-        peer.join("/after")
-        peer.close()
-    except Gone:
-        pass
-    else:
-        assert get(log) == "after"
     server.shutdown()  # waits for handlers
     assert server.get_environ(sid) is None
     assert server.rooms(sid) == []
@@ -243,7 +234,7 @@ def test_t42_disconnect_ends_one_namespace_and_not_the_connection(program, serve
     assert log.empty()
 
 
-def test_t42_end_of_the_connection_is_the_end_of_all_namespaces(program, serve, dial, transport, leave):
+def test_t42_end_of_the_connection_is_the_end_of_all_namespaces(program, serve, dial, transport):
     app, extension = program(namespaces="*")
     log = queue.SimpleQueue()
     names = ["/a", "/b", "/c"]
@@ -326,14 +317,14 @@ def test_t44_unknown_sids_on_the_server(serve, enter):
         server.emit("news", to="unknown", namespace=namespace)
         assert server.rooms("unknown", namespace=namespace) == []
         assert server.get_environ("unknown", namespace=namespace) is None
-        for function in (
-            lambda: server.get_session("unknown", namespace=namespace),
-            lambda: server.save_session("unknown", {}, namespace=namespace),
-            lambda: server.session("unknown", namespace=namespace).__enter__(),
-            lambda: server.transport("unknown", namespace=namespace),
-        ):
-            with pytest.raises(KeyError):
-                function()
+        with pytest.raises(KeyError):
+            server.get_session("unknown", namespace=namespace)
+        with pytest.raises(KeyError):
+            server.save_session("unknown", {}, namespace=namespace)
+        with pytest.raises(KeyError), server.session("unknown", namespace=namespace):
+            pass
+        with pytest.raises(KeyError):
+            server.transport("unknown", namespace=namespace)
     with pytest.raises(KeyError):
         server.enter_room("unknown", "room")
     assert peer.heard() == []
