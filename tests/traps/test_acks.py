@@ -421,8 +421,13 @@ def test_t27_callback_runs_though_the_emitter_has_left(program, serve, enter):
     app, extension = program()
     log = queue.SimpleQueue()
     left = threading.Event()
-    extension.on("ask")(lambda sid: flask_realtime.emit("ask", to=sid, callback=note_context(log)))
-    extension.on("disconnect")(lambda: left.set())
+
+    def ask(sid):
+        flask.session["name"] = "emitter"
+        flask_realtime.emit("ask", to=sid, callback=note_context(log))
+
+    extension.on("ask")(ask)
+    extension.on("disconnect")(left.set)
     site = serve(app, extension)
     emitter, answerer = enter(site), enter(site)
     emitter.emit("ask", answerer.sid)
@@ -430,7 +435,7 @@ def test_t27_callback_runs_though_the_emitter_has_left(program, serve, enter):
     emitter.close()
     wait(left)
     answerer.send("31[1]")
-    assert get(log) == ((1,), (emitter.sid, "/", None, None))
+    assert get(log) == ((1,), (emitter.sid, "/", None, "emitter"))
 
 
 def test_t27_callback_of_an_emit_outside_of_a_handler_has_no_context(program, serve, enter):

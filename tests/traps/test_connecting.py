@@ -427,7 +427,19 @@ def test_t34_binary_events_cannot_be_forged_either(serve, enter, transport, even
     assert log.empty()
 
 
-@pytest.mark.parametrize("event", ["connect", "disconnect", "connect_error"])
+RESERVED = ["connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener"]
+
+
+@pytest.mark.parametrize("event", RESERVED)
+def test_t34_no_reserved_name_reaches_a_handler(program, serve, enter, event):
+    app, extension = program()
+    events = []
+    extension.on("*")(lambda *args: events.append(args))
+    assert end(enter(serve(app, extension)), f'2["{event}",1]') == []
+    assert events == []
+
+
+@pytest.mark.parametrize("event", RESERVED)
 def test_t34_servers_cannot_emit_reserved_names(program, serve, enter, event):
     app, extension = program()
     peer = enter(serve(app, extension))
