@@ -1,4 +1,4 @@
-"""Real servers in a thread, and small means for their tests: every wait ends by an event or fails at a generous limit."""
+"""Real servers in a thread, and small means for their tests; waits end by an event or fail at a generous limit."""
 
 import contextlib
 import http.client

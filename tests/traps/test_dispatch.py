@@ -9,7 +9,7 @@ import pytest
 from flask_realtime import Namespace, send, socketio
 
 from ..e2e.raw import Polling, WebSocket
-from .engineio_server import LIMIT, get, plain, program, serving, wait
+from .engineio_server import LIMIT, plain, program, serving, wait
 
 
 def registrations(extension, log):
@@ -29,7 +29,11 @@ def registrations(extension, log):
     return [
         ("event", (1,), lambda: extension.on_event("e", function("event"))),
         ("any event", ("e", 1), lambda: extension.on_event("*", function("any event"))),
-        ("event, any namespace", (1,), lambda: extension.on_event("e", function("event, any namespace"), namespace="*")),
+        (
+            "event, any namespace",
+            (1,),
+            lambda: extension.on_event("e", function("event, any namespace"), namespace="*"),
+        ),
         (
             "any event, any namespace",
             ("e", 1),
