@@ -33,14 +33,16 @@ def opened(log):
 
 def closing(client):
     """Read to the end of the stream and return the close frame's code."""
-    while True:
-        opcode, payload = client.frame()
-        if opcode == CLOSE:
-            break
-        assert opcode in (TEXT, BINARY), (opcode, payload)
-    client.socket.shutdown(socket.SHUT_WR)
-    assert client.file.read() == b""
-    client.abandon(reset=False)
+    try:
+        while True:
+            opcode, payload = client.frame()
+            if opcode == CLOSE:
+                break
+            assert opcode in (TEXT, BINARY), (opcode, payload)
+        client.socket.shutdown(socket.SHUT_WR)
+        assert client.file.read() == b""
+    finally:
+        client.abandon(reset=False)
     return struct.unpack("!H", payload[:2])[0]
 
 

@@ -1,12 +1,15 @@
 """Traps T86 to T97: request, session, test client, run, stop and background tasks."""
 
 import contextlib
+import gc
 import itertools
 import queue
 import signal
+import socket
 import subprocess
 import sys
 import threading
+import weakref
 
 import flask
 import pytest
@@ -310,6 +313,23 @@ def test_t92_test_clients_leave_the_server_as_it_is():
     assert [event["name"] for event in inside.get_received()] == ["both"]
 
 
+def test_t92_applications_made_for_tests_leave_nothing_behind():
+    def use_one():
+        app, extension = program()
+        extension.on("e")(lambda: "result")
+        client = extension.test_client(app)
+        assert client.emit("e", callback=True) == "result"
+        return weakref.ref(app)
+
+    gc.collect()
+    before = threading.active_count()
+    used = [use_one() for _ in range(20)]
+    gc.collect()
+    # Threads of earlier tests may end meanwhile.
+    wait_until(lambda: threading.active_count() <= before + 1, what="the threads of 20 applications to end")
+    assert sum(reference() is not None for reference in used) <= 1
+
+
 def test_t93_errors_of_handlers_and_of_payloads_reach_the_test():
     app, extension = program()
 
@@ -426,6 +446,23 @@ def test_t94_run_without_a_terminal_warns_and_t95_stop_ends_it(options):
         client.abandon(reset=False)
     assert "disconnected: server disconnect" in this.output
     assert ("meant for development" in this.output) is not bool(options)
+
+
+def test_t95_shutdown_ends_every_connection_to_its_last_byte():
+    app, extension = program()
+    with serving(app, extension.server) as running:
+        client = WebSocket(running)
+        client.receive()
+        polling = Polling(running)
+        polling.join()
+        poll = polling.get()
+        extension.server.shutdown()
+        assert client.frame()[0] == 8
+        client.socket.shutdown(socket.SHUT_WR)
+        assert client.file.read() == b""
+        client.abandon(reset=False)
+        assert poll.answer().body.split(b"\x1e")[-1] == b"1"
+        assert fetch(running, "GET", "/socket.io/?EIO=4&transport=polling").status == 503
 
 
 def test_t95_stop_works_in_a_handler():

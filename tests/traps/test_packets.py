@@ -25,11 +25,13 @@ def joined(**options):
     server.on("disconnect", lambda sid, reason: log.put(("disconnect", reason)))
     with plain(server) as running:
         client = WebSocket(running)
-        client.receive()
-        client.send("40")
-        assert client.receive().startswith("40{")
-        yield server, log, client
-        client.abandon(reset=False)
+        try:
+            client.receive()
+            client.send("40")
+            assert client.receive().startswith("40{")
+            yield server, log, client
+        finally:
+            client.abandon(reset=False)
 
 
 @pytest.mark.parametrize(
