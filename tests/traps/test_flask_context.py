@@ -3,6 +3,7 @@
 import contextlib
 import gc
 import itertools
+import os
 import queue
 import signal
 import socket
@@ -10,12 +11,14 @@ import subprocess
 import sys
 import threading
 import weakref
+from pathlib import Path
 
 import flask
 import pytest
 from flask.sessions import SessionInterface, SessionMixin
 from werkzeug.datastructures import CallbackDict
 
+import flask_realtime
 from flask_realtime import disconnect, emit
 
 from ..e2e.raw import Polling, WebSocket, fetch
@@ -409,33 +412,42 @@ class Ran:
         self.output = self.process.communicate(timeout=LIMIT)[0]
         assert self.process.returncode == 0, self.output
         assert "Traceback" not in self.output
-        assert "run has returned" in self.output
 
 
-@contextlib.contextmanager
-def ran(options):
-    """Run the program; it must have ended by itself when the block is left."""
-    this = Ran()
-    this.process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, str(this.port), repr(options)],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    try:
-        wait_until(this.answers, what="the program")
-        yield this
-        this.end()
-    finally:
-        if this.process.poll() is None:
-            this.process.kill()
-            this.process.communicate()
+@pytest.fixture
+def run_program(tmp_path):
+    """A context manager that runs the program; it must have ended by itself when the block is left."""
+    file = tmp_path / "program.py"
+    file.write_text(PROGRAM)
+
+    @contextlib.contextmanager
+    def run(**options):
+        this = Ran()
+        this.process = subprocess.Popen(
+            [sys.executable, str(file), str(this.port), repr(options)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,  # the reloader has a child
+            env={**os.environ, "PYTHONPATH": str(Path(flask_realtime.__file__).parents[1])},
+        )
+        try:
+            wait_until(this.answers, what="the program")
+            yield this
+            this.end()
+        finally:
+            if not this.output:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(this.process.pid, signal.SIGKILL)
+                this.process.communicate()
+
+    return run
 
 
 @pytest.mark.parametrize("options", [{}, {"allow_unsafe_werkzeug": True}])
-def test_t94_run_without_a_terminal_warns_and_t95_stop_ends_it(options):
-    with ran(options) as this:
+def test_t94_run_without_a_terminal_warns_and_t95_stop_ends_it(run_program, options):
+    with run_program(**options) as this:
         client = WebSocket(this)
         client.receive()
         client.send("40")
@@ -445,6 +457,7 @@ def test_t94_run_without_a_terminal_warns_and_t95_stop_ends_it(options):
         assert client.receive() is None
         client.abandon(reset=False)
     assert "disconnected: server disconnect" in this.output
+    assert "run has returned" in this.output
     assert ("meant for development" in this.output) is not bool(options)
 
 
@@ -466,17 +479,30 @@ def test_t95_shutdown_ends_every_connection_to_its_last_byte():
         assert fetch(running, "GET", "/socket.io/?EIO=4&transport=polling").status == 503
 
 
-def test_t95_stop_works_in_a_handler():
-    with ran({}) as this:
+def test_t95_stop_works_in_a_handler(run_program):
+    with run_program() as this:
         client = Polling(this)
         client.join()
         client.send('42["stop"]')
     assert "disconnected: server disconnect" in this.output
+    assert "run has returned" in this.output
+
+
+def test_t95_stop_ends_the_reloader_too(run_program):
+    with run_program(debug=True) as this:
+        client = WebSocket(this)
+        client.receive()
+        client.send("40")
+        client.receive()
+        assert fetch(this, "GET", "/stop").body == b"stopping"
+        assert client.receive() is None
+        client.abandon(reset=False)
+    assert "disconnected: server disconnect" in this.output
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_t95_signals_end_run_in_good_order(number):
-    with ran({}) as this:
+def test_t95_signals_end_run_in_good_order(run_program, number):
+    with run_program() as this:
         client = WebSocket(this)
         client.receive()
         client.send("40")
