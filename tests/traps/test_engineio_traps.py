@@ -91,7 +91,7 @@ def test_t61_what_a_program_sends_becomes_text():
             '4{"a":[1]}',
             "4[1,2]",
             "4True",
-            "4None",
+            "4",
             "41.5",
             "b" + base64.b64encode(b"bytes").decode(),
             "b" + base64.b64encode(b"array").decode(),
