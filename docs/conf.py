@@ -21,7 +21,7 @@ myst_heading_anchors = 3
 
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
-autodoc_default_options = {"members": True, "show-inheritance": False}
+autodoc_default_options = {"members": True}
 autoclass_content = "class"
 maximum_signature_line_length = 100
 napoleon_google_docstring = True
@@ -35,3 +35,14 @@ html_theme = "furo"
 html_title = f"flask_realtime {release}"
 html_show_copyright = False
 html_show_sourcelink = False
+
+
+def setup(app):
+    """Leave arguments that begin with an underscore, ours alone, out of signatures."""
+
+    def process(app, what, name, obj, options, signature, returned):
+        if signature is not None and ", _" in signature:
+            signature = re.sub(r", _\w+: .*?(= \w+)(?=, |\))", "", signature)
+        return signature, returned
+
+    app.connect("autodoc-process-signature", process)

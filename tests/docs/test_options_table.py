@@ -1,4 +1,4 @@
-"""The table of options in the documentation is that of the code: names, defaults, owners, and a unit for each number."""
+"""The documentation's table of options is that of the code: names, defaults, owners, and a unit for each number."""
 
 import ast
 import inspect
@@ -14,7 +14,13 @@ from flask_realtime.protocol.engineio.options import NAMES, Options
 PAGE = Path(__file__).parents[2] / "docs" / "options.md"
 
 # Taken out of the keyword arguments by SocketIO itself.
-EXTENSION = {"manage_session": True, "path": "socket.io", "resource": "socket.io", "message_queue": None, "channel": None}
+EXTENSION = {
+    "manage_session": True,
+    "path": "socket.io",
+    "resource": "socket.io",
+    "message_queue": None,
+    "channel": None,
+}
 
 
 def table():

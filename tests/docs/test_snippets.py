@@ -1,4 +1,4 @@
-"""The documentation's code runs: each page's Python blocks, in their order, are one program, and the program is used."""
+"""The documentation's code runs: each page's Python blocks, in their order, are one program, which is then used."""
 
 import dataclasses
 import decimal
