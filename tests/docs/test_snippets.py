@@ -14,6 +14,7 @@ import uuid
 from pathlib import Path
 
 import flask
+import flask_login
 import pytest
 import socketio as peer
 from werkzeug.serving import make_server
@@ -55,7 +56,7 @@ def program(path, name, head=""):
 def guide(name):
     """Run a page of the guide, below the lines that its first page gives for all of them."""
     (head,) = blocks(GUIDE / "index.md", "")
-    return program(GUIDE / f"{name}.md", "docs_" + name, head.split("```")[0])
+    return program(GUIDE / f"{name}.md", "docs_" + name, head)
 
 
 def shown(client, namespace=None):
@@ -221,7 +222,6 @@ def test_request_functions_run_as_the_sessions_page_says():
 
 
 def test_flask_login_works_as_the_sessions_page_says():
-    flask_login = pytest.importorskip("flask_login")
     page = guide("sessions")
 
     class User(flask_login.UserMixin):
@@ -333,6 +333,25 @@ def test_deploy_page():
 
 def test_migrating_page():
     program(ROOT / "docs" / "migrating.md", "docs_migrating", "from flask import Flask\napp = Flask(__name__)\n")
+
+
+def test_links_of_the_readme_lead_somewhere():
+    text = (ROOT / "README.md").read_text()
+    links = re.findall(r"\]\(([^)#]+)\)|src=\"(docs/[^\"]+)\"", text)
+    names = [one or other for one, other in links if not (one or other).startswith("http")]
+    assert len(names) >= 8
+    assert [name for name in names if not (ROOT / name).exists()] == []
+
+
+def test_readme_and_deploy_page_say_the_same_of_each_server():
+    def rows(path, columns):
+        table = [line for line in path.read_text().splitlines() if re.match(r"\| (Werkzeug|gunicorn|waitress)", line)]
+        cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in table]
+        return [[row[number] for number in columns] for row in cells]
+
+    deploy = rows(ROOT / "docs" / "deploy.md", (0, 1, 2, 3, 4))
+    assert len(deploy) == 5
+    assert [[*row[:4], row[4].split(":")[0]] for row in deploy] == rows(ROOT / "README.md", (0, 2, 3, 4, 5))
 
 
 # The README, with real servers.
