@@ -2,7 +2,9 @@
 
 import dataclasses
 import decimal
+import importlib
 import os
+import pkgutil
 import re
 import signal
 import socket
@@ -324,6 +326,19 @@ def test_security_page():
 
 def test_architecture_page():
     program(ROOT / "docs" / "architecture.md", "docs_architecture")
+
+
+def test_what_the_architecture_page_names_exists():
+    found = {}
+    for info in pkgutil.walk_packages(flask_realtime.__path__, "flask_realtime."):
+        for name, value in vars(importlib.import_module(info.name)).items():
+            if isinstance(value, type) and value.__module__ == info.name:
+                found.setdefault(name, []).append(value)
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    named = re.findall(r"`([A-Z]\w+)\.(\w+)`", text)
+    assert len(named) > 20
+    missing = [(owner, name) for owner, name in named if not any(hasattr(one, name) for one in found.get(owner, []))]
+    assert missing == []
 
 
 def test_deploy_page():
