@@ -117,10 +117,12 @@ class Polling:
                     return
                 poll, self._poll = self._poll, None
                 if poll is None:
+                    # One message may be larger than the limit; the limit is for a client that is behind already.
+                    behind = bool(self._frames)
                     self._frames.extend(frames)
                     for frame in frames:
                         self._size += len(frame.polling)
-                    overflow = self._size > self._limit
+                    overflow = behind and self._size > self._limit
         if successor is not None:
             successor.write(frames)
         elif poll is not None:
