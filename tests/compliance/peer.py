@@ -1,17 +1,17 @@
-"""The one place that says which WebSocket implementation the compliance tests examine.
+"""The one place that says which WebSocket implementation the compliance tests examine: ours, with an echo on top.
 
-To examine another one, change `accept`, `Peer._read` and `Peer._echo`; no test knows what is behind them.
+To examine another one, change `accept` and `Peer.feed`; no test knows what is behind them.
 """
 
-import codecs
+from http import HTTPStatus
 
-from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFactory
-from websockets.frames import CloseCode, Opcode
-from websockets.protocol import OPEN
-from websockets.server import ServerProtocol
+from flask_realtime.errors import RemoteProtocolError
+from flask_realtime.protocol.websocket import frames, handshake
+from flask_realtime.protocol.websocket.reader import Reader
 
 MAX_SIZE = 16 * 1024 * 1024  # bytes; the largest message that Autobahn sends
 MAX_FRAGMENTS = 1024
+DEFLATE_FROM = 32  # bytes; shorter messages are echoed as they are, so both kinds of frames are seen
 
 REQUEST = (
     b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
@@ -26,12 +26,10 @@ class Peer:
         closed: Whether the network connection is to be closed once everything is sent.
     """
 
-    def __init__(self, protocol):
+    def __init__(self, extensions):
         self.closed = False
-        self._protocol = protocol
-        self._decoder = codecs.getincrementaldecoder("utf-8")()
-        self._parts = []
-        self._text = False
+        self._reader = Reader(MAX_SIZE, MAX_FRAGMENTS, extensions)
+        self._deflate = bool(extensions)
 
     def feed(self, data):
         """Take bytes from the network.
@@ -39,43 +37,19 @@ class Peer:
         Returns:
             ``(messages, out)``: the messages that are complete now (str or bytes), and the bytes to send.
         """
-        self._protocol.receive_data(data)
-        messages = []
-        try:
-            for frame in self._protocol.events_received():
-                if (message := self._read(frame)) is not None:
-                    messages.append(message)
-                    self._echo(message)
-        except UnicodeDecodeError:
-            self._protocol.fail(CloseCode.INVALID_DATA, "invalid UTF-8")
-        writes = self._protocol.data_to_send()
-        self.closed = self.closed or b"" in writes
-        return messages, b"".join(writes)
-
-    def _read(self, frame):
-        """Return the message that this frame completes, or None."""
-        if frame.opcode not in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
-            return None
-        if frame.opcode != Opcode.CONT:
-            self._text = frame.opcode == Opcode.TEXT
-            self._decoder.reset()
-        # Text is decoded frame by frame, so that wrong UTF-8 fails before the message is complete.
-        self._parts.append(self._decoder.decode(frame.data, frame.fin) if self._text else bytes(frame.data))
-        if len(self._parts) > MAX_FRAGMENTS:
-            self._protocol.fail(CloseCode.POLICY_VIOLATION, f"more than {MAX_FRAGMENTS} fragments")
-            return None
-        if not frame.fin:
-            return None
-        parts, self._parts = self._parts, []
-        return ("" if self._text else b"").join(parts)
+        if self.closed:  # as the connection is closed then, nothing is read any more
+            return [], b""
+        messages = self._reader.feed(data)
+        out = b"".join(map(self._echo, messages)) + self._reader.reply()
+        self.closed = self._reader.closing
+        return messages, out
 
     def _echo(self, message):
-        if self._protocol.state is not OPEN:  # the client's close came in the same read
-            return
-        if isinstance(message, str):
-            self._protocol.send_text(message.encode())
-        else:
-            self._protocol.send_binary(message)
+        text = isinstance(message, str)
+        payload, opcode = (message.encode(), frames.TEXT) if text else (message, frames.BINARY)
+        if self._deflate and len(payload) >= DEFLATE_FROM:
+            return frames.encode(frames.deflate(payload), opcode, rsv1=True)
+        return frames.encode(payload, opcode)
 
 
 def accept(request=REQUEST, deflate=False):
@@ -88,10 +62,15 @@ def accept(request=REQUEST, deflate=False):
     Returns:
         ``(peer, response)``; peer is None when the handshake was refused.
     """
-    extensions = [ServerPerMessageDeflateFactory()] if deflate else None
-    protocol = ServerProtocol(extensions=extensions, max_size=MAX_SIZE)
-    protocol.receive_data(request)
-    (event,) = protocol.events_received()
-    protocol.send_response(protocol.accept(event))
-    response = b"".join(protocol.data_to_send())
-    return (Peer(protocol) if protocol.state is OPEN else None), response
+    lines = request.decode("latin-1").split("\r\n")[1:]
+    fields = {name.strip().lower(): value.strip() for name, colon, value in (line.partition(":") for line in lines)}
+    try:
+        accepted = handshake.accept(lambda name: fields.get(name.lower()), deflate)
+    except RemoteProtocolError as error:
+        return None, _head(400, [("Connection", "close")]) + str(error).encode()
+    return Peer(accepted.extensions), _head(101, accepted.headers)
+
+
+def _head(status, headers):
+    lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", *(f"{name}: {value}" for name, value in headers)]
+    return "\r\n".join([*lines, "", ""]).encode()
