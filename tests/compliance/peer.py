@@ -40,9 +40,10 @@ class Peer:
         if self.closed:  # as the connection is closed then, nothing is read any more
             return [], b""
         messages = self._reader.feed(data)
-        out = b"".join(map(self._echo, messages)) + self._reader.reply()
+        echoes, reply = b"".join(map(self._echo, messages)), self._reader.reply()
         self.closed = self._reader.closing
-        return messages, out
+        # Pongs go out before what a handler sends later; nothing may follow a close frame.
+        return messages, echoes + reply if self.closed else reply + echoes
 
     def _echo(self, message):
         text = isinstance(message, str)
