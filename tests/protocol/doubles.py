@@ -1,4 +1,4 @@
-"""Doubles of the ports in `flask_realtime.typing`: a runtime on a clock that is moved by hand, and a transport that keeps."""
+"""Doubles of the ports in `flask_realtime.typing`: a runtime whose clock is moved by hand, a transport that keeps."""
 
 import heapq
 import itertools
@@ -8,8 +8,11 @@ from websockets.frames import Frame as ClientFrame
 from websockets.frames import Opcode
 
 from flask_realtime.protocol.engineio.engine import Engine
+from flask_realtime.protocol.engineio.frame import MESSAGE
 from flask_realtime.protocol.engineio.options import Options
 from flask_realtime.protocol.engineio.requests import Request, answer
+from flask_realtime.protocol.socketio.core import Core, Settings
+from flask_realtime.protocol.socketio.packets import CONNECT, EVENT, Limits, Packet, TextCodec
 
 UPGRADE = {
     "Connection": "Upgrade",
@@ -244,3 +247,109 @@ def client_frame(opcode, payload=b"", fin=True, rsv1=False):
 def octets(data):
     """Return the bytes one by one."""
     return [data[i : i + 1] for i in range(len(data))]
+
+
+class Party:
+    """A Socket.IO core on an engine, both on a manual runtime, with clients whose transports keep what they get.
+
+    Attributes:
+        calls: ``(sid, event, args)`` of each handler's call.
+        answers: What the handler of an event returns, by event; an exception is raised, a function called with the client.
+    """
+
+    def __init__(self, codec=None, options=None, **settings):
+        self.runtime = ManualRuntime()
+        self.calls, self.answers = [], {}
+        self.codec = codec or TextCodec()
+        self.logger = logging.getLogger("flask_realtime.tests")
+        self.core = Core(self.runtime, self.codec, self.invoke, Settings(**settings), self.logger)
+        self.engine = Engine(
+            Options(**(options or {})),
+            self.runtime,
+            self.core.opened,
+            self.core.received,
+            self.core.closed,
+            self.logger,
+        )
+
+    def invoke(self, client, handler, event, args):
+        self.calls.append((client.sid, event, tuple(args)))
+        answer = self.answers.get(event)
+        if callable(answer) and not isinstance(answer, type):
+            answer = answer(client)
+        if isinstance(answer, BaseException) or (isinstance(answer, type) and issubclass(answer, BaseException)):
+            raise answer
+        return answer
+
+    def on(self, *events, namespace="/"):
+        """Register handlers; what they do is in `answers`."""
+        for event in events:
+            self.core.handlers.add(event, print, namespace)
+
+    def open(self):
+        """Open a connection and join nothing."""
+        return Guest(self)
+
+    def join(self, namespace="/", auth=None):
+        """Open a connection and join one namespace."""
+        guest = Guest(self)
+        guest.join(namespace, auth)
+        return guest
+
+
+class Guest:
+    """The other end of a connection.
+
+    Attributes:
+        sids: By namespace.
+    """
+
+    def __init__(self, party):
+        self.party = party
+        self.session = party.engine.prepare({})
+        party.engine.on_connect(self.session)
+        self.transport = KeptTransport()
+        party.engine.open_websocket(self.session, self.transport)
+        self._decoder = party.codec.decoder(Limits(depth=1000, attachments=1000), from_server=True)
+        self._seen = 1  # the open packet
+
+    @property
+    def sids(self):
+        return {namespace: client.sid for namespace, client in self.session.data.clients.items()}
+
+    @property
+    def sid(self):
+        return self.sids["/"]
+
+    @property
+    def closed(self):
+        return self.session.closed
+
+    def feed(self, *messages):
+        """Send Engine.IO messages."""
+        for message in messages:
+            self.session.receive(MESSAGE + message if isinstance(message, str) else message)
+
+    def send(self, kind, namespace="/", number=None, data=None):
+        """Send a packet."""
+        self.feed(*self.party.codec.encode(Packet(kind, namespace, number, data)))
+
+    def join(self, namespace="/", auth=None):
+        self.send(CONNECT, namespace, None, auth)
+
+    def emit(self, *data, namespace="/", number=None):
+        self.send(EVENT, namespace, number, list(data))
+
+    def take(self):
+        """Return the packets that came since the last call."""
+        messages, self._seen = self.transport.messages[self._seen :], len(self.transport.messages)
+        packets = []
+        for message in messages:
+            packet = self._decoder.feed(message[1:] if isinstance(message, str) else message)
+            if packet is not None:
+                packets.append(packet)
+        return packets
+
+    def events(self):
+        """Return the data of the events that came since the last call."""
+        return [packet.data for packet in self.take() if packet.type == EVENT]

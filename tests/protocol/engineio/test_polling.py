@@ -28,7 +28,10 @@ def test_payloads(payload, packets):
     assert polling.encode([Frame(packet) for packet in packets]) == payload
 
 
-@pytest.mark.parametrize("payload", ["", "\x1e", "4a\x1e", "\x1e4a", "4a\x1e\x1e4b", "bA", "b!!!!", "bAQ\n==", "bä", "b\ud800"])
+BAD = ["", "\x1e", "4a\x1e", "\x1e4a", "4a\x1e\x1e4b", "bA", "b!!!!", "bAQ\n==", "bä", "b\ud800"]
+
+
+@pytest.mark.parametrize("payload", BAD)
 def test_bad_payloads(payload):
     with pytest.raises(RemoteProtocolError):
         polling.decode(payload)
@@ -41,7 +44,10 @@ def test_a_payload_may_hold_many_packets():
 # JSONP
 
 
-@pytest.mark.parametrize("payload", ['4["a\\"b"]', "4a\x1e4b", "4\u2028\u2029", "4</script><!--", "4\\n\n\r\t\\\\", "4🎈"])
+PAYLOADS = ['4["a\\"b"]', "4a\x1e4b", "4\u2028\u2029", "4</script><!--", "4\\n\n\r\t\\\\", "4🎈"]
+
+
+@pytest.mark.parametrize("payload", PAYLOADS)
 def test_the_script_hands_over_the_payload(payload):
     script = polling.wrap("3", payload)
     assert script.startswith("___eio[3](") and script.endswith(");")

@@ -167,7 +167,9 @@ def test_the_probe_releases_a_waiting_poll(floor):
     assert poll(floor, session) == [], "and later polls don't wait"
 
 
-@pytest.mark.parametrize("packets", [["5"], ["4hello"], ["2"], ["2probe", "2probe"], ["2probe", "4x"], [b"2probe"], ["3probe"]])
+@pytest.mark.parametrize(
+    "packets", [["5"], ["4hello"], ["2"], ["2probe", "2probe"], ["2probe", "4x"], [b"2probe"], ["3probe"]]
+)
 def test_a_wrong_probe_fails_and_polling_goes_on(floor, packets):
     session, transport, receive, _ = probing(floor)
     for packet in packets:
