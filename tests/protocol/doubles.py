@@ -240,8 +240,8 @@ class Floor:
 
 def client_frame(opcode, payload=b"", fin=True, rsv1=False):
     """Return a client's frame as the websockets library makes it."""
-    data = ClientFrame(Opcode(opcode), payload, fin).serialize(mask=True)
-    return bytes([data[0] | 0x40 * rsv1]) + data[1:]
+    data = ClientFrame(Opcode(opcode), payload).serialize(mask=True)
+    return bytes([data[0] & 0x7F | fin << 7 | rsv1 << 6]) + data[1:]  # also what the library wouldn't write
 
 
 def octets(data):
@@ -254,7 +254,7 @@ class Party:
 
     Attributes:
         calls: ``(sid, event, args)`` of each handler's call.
-        answers: What the handler of an event returns, by event; an exception is raised, a function called with the client.
+        answers: What the handler of an event returns, by event; an exception is raised, a function gets the client.
     """
 
     def __init__(self, codec=None, options=None, **settings):

@@ -42,7 +42,7 @@ TABLE = [
     (Packet(DISCONNECT, "/admin"), ["1/admin,"]),
     (Packet(EVENT, "/", None, ["foo"]), ['2["foo"]']),
     (Packet(EVENT, "/", 12, ["foo"]), ['212["foo"]']),
-    (Packet(EVENT, "/admin", 456, ["bar", {"a": [1, 2.5, None, True]}]), ['2/admin,456["bar",{"a":[1,2.5,null,true]}]']),
+    (Packet(EVENT, "/admin", 456, ["bar", {"a": [1, 2.5, None]}]), ['2/admin,456["bar",{"a":[1,2.5,null]}]']),
     (Packet(EVENT, "/a?b=c", None, ["x"]), ['2/a?b=c,["x"]']),
     (Packet(EVENT, "/", None, [7, "x"]), ['2[7,"x"]']),
     (Packet(EVENT, "/", None, ["grüße", "🎈"]), ['2["grüße","🎈"]']),
