@@ -200,9 +200,11 @@ def test_close_frames_are_read_by_another_parser(code, reason):
 def only_remote(function, *args):
     try:
         return function(*args)
-    except RemoteProtocolError as error:
-        assert error.code in (1002, 1007, 1008, 1009)
-        assert len(str(error)) < 500, "a peer doesn't fill our log"
+    except RemoteProtocolError as caught:
+        error = caught
+    assert error.code in (1002, 1007, 1008, 1009)
+    assert len(str(error)) < 500, "a peer doesn't fill our log"
+    return None
 
 
 almost = st.builds(
@@ -211,7 +213,7 @@ almost = st.builds(
     st.sampled_from(["", "0-", "1-", "2-", "-"]),
     st.sampled_from(["", "/a,", "/a", "/,"]),
     st.sampled_from(["", "0", "12", "9" * 21]),
-    st.sampled_from(["", "[]", '["x"]', "{}", '[{"_placeholder":true,"num":1}]', "NaN", "[1e999]", "null", '["\\ud800"]'])
+    st.sampled_from(["", "[]", '["x"]', "{}", '[{"_placeholder":true,"num":1}]', "NaN", "[1e999]", '["\\ud800"]'])
     | st.text('[]{}",:\\0123456789tfn_ ', max_size=20),
 )
 nests = st.sampled_from(["[", '{"a":', '[{"":', '["', "{["])
@@ -324,7 +326,7 @@ def test_anything_to_the_reader_whole_or_byte_by_byte(parts, deflate):
 
 
 @fuzz
-@given(messages=st.lists(st.binary(max_size=200) | utf8_text, max_size=5), cuts=st.lists(st.integers(1, 60), max_size=3))
+@given(st.lists(st.binary(max_size=200) | utf8_text, max_size=5), st.lists(st.integers(1, 60), max_size=3))
 def test_good_frames_come_out_as_they_went_in(messages, cuts):
     stream = b""
     for message in messages:
