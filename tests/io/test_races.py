@@ -298,14 +298,14 @@ def test_a_client_that_does_not_read_is_closed_at_the_limit(hub, caplog):
     ended = threading.Event()
     with connected(hub, max_backlog=100_000) as (connection, theirs, _, reasons):
         connection.open(lambda message: None, lambda reason: (reasons.append(reason), ended.set()), b"")
-        together(*[lambda: [connection.write([Frame(b"x" * 10_000)]) for _ in range(20)]] * 2)
+        together(*[lambda: [connection.write([Frame(b"x" * 100)]) for _ in range(1000)]] * 2)
         assert ended.wait(LIMIT)
         assert reasons == ["transport error"]
         connection.write([Frame("4late")])
         connection.close()
         client = SlowClient(theirs)
         client.read_until(lambda: False)
-        assert 0 < len(client.messages) < 40, "it gets what was in the socket, then the end"
+        assert 0 < len(client.messages) < 2000, "it gets what was in the socket, then the end"
     assert "slow client" in caplog.text
 
 
