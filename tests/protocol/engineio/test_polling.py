@@ -171,6 +171,14 @@ def test_one_large_message_for_a_waiting_poll_is_not_slow():
     assert slow == [] and len(poll.answers) == 1
 
 
+def test_one_large_message_between_polls_is_not_slow():
+    transport, slow = make(limit=10)
+    transport.write([Frame("4" * 1000)])
+    assert slow == [], "as over WebSocket the limit is for a client that is behind already"
+    transport.write([Frame("4")])
+    assert slow == [True]
+
+
 def test_while_an_upgrade_is_under_way_polls_do_not_wait():
     transport, _ = make()
     transport.draining = True
