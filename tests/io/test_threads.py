@@ -1,0 +1,133 @@
+import threading
+import time
+
+import pytest
+
+from flask_realtime.io.threads import Pool, Threads
+
+LIMIT = 30
+
+
+class Owner:
+    inbox = None
+
+    def pause(self, paused):
+        pass
+
+
+@pytest.fixture
+def runtime():
+    runtime = Threads()
+    yield runtime
+    runtime.stop(LIMIT)
+
+
+def run(runtime, handler, *args, owner=None):
+    """Run a handler and return what its end was told."""
+    told, ended = [], threading.Event()
+    runtime.run(owner or Owner(), handler, args, lambda *answer: (told.append(answer), ended.set()), "token")
+    assert ended.wait(LIMIT)
+    return told[0]
+
+
+def test_the_result_is_told(runtime):
+    assert run(runtime, divmod, 7, 2) == ("token", (3, 1), None)
+
+
+@pytest.mark.parametrize("error", [ValueError("x"), SystemExit(1), KeyboardInterrupt(), GeneratorExit()])
+def test_whatever_is_raised_is_told(runtime, error):
+    def handler():
+        raise error
+
+    for _ in range(3):
+        token, result, raised = run(runtime, handler)
+        assert (token, result) == ("token", None) and raised is error
+
+
+def test_an_error_of_ours_is_logged_and_the_worker_goes_on(runtime, caplog):
+    owner = Owner()
+
+    def done(token, result, error):
+        raise RuntimeError("while it ended")
+
+    runtime.run(owner, int, (), done, None)
+    assert run(runtime, int, owner=owner)[1] == 0
+    assert "while it ended" in caplog.text
+
+
+def test_one_thread_is_enough_for_quick_calls(runtime):
+    for _ in range(100):
+        run(runtime, int)
+    assert runtime.pool.size == 1
+
+
+def test_the_pool_grows_while_calls_wait_and_not_beyond_its_limit():
+    runtime = Threads(workers=5)
+    free, started = threading.Event(), threading.Semaphore(0)
+
+    def call():
+        started.release()
+        free.wait(LIMIT)
+
+    for _ in range(8):
+        runtime.run(Owner(), call, (), lambda *answer: None, None)
+    for _ in range(5):
+        assert started.acquire(timeout=LIMIT)
+    assert runtime.pool.size == 5
+    free.set()
+    assert runtime.stop(LIMIT)
+
+
+def test_idle_threads_end_but_for_one(monkeypatch):
+    monkeypatch.setattr("flask_realtime.io.threads.IDLE", 0.01)
+    runtime = Threads()
+    barrier = threading.Barrier(4)
+    for _ in range(4):
+        runtime.run(Owner(), barrier.wait, (LIMIT,), lambda *answer: None, None)
+    end = time.monotonic() + LIMIT
+    while runtime.pool.size != 1 or barrier.n_waiting:
+        assert time.monotonic() < end
+    assert run(runtime, int)[1] == 0
+    runtime.stop(LIMIT)
+
+
+def test_stop_tells_of_what_still_runs():
+    runtime = Threads()
+    started, free = threading.Event(), threading.Event()
+    runtime.run(Owner(), lambda: (started.set(), free.wait(LIMIT)), (), lambda *answer: None, None)
+    assert started.wait(LIMIT)
+    assert not runtime.stop(0.05)
+    free.set()
+
+
+def test_stop_from_within_a_handler_does_not_wait_for_itself():
+    runtime = Threads()
+    assert run(runtime, runtime.stop, LIMIT)[1] is True
+
+
+def test_stop_before_anything_ran():
+    assert Threads().stop(0)
+    assert Pool(1, None).stop(0)
+
+
+def test_a_stopped_runtime_begins_anew():
+    runtime = Threads()
+    for _ in range(3):
+        assert run(runtime, int)[1] == 0
+        assert runtime.stop(LIMIT)
+
+
+def test_the_rest_of_the_port(runtime):
+    ran = []
+    runtime.call_soon(ran.append, 1)
+    task = runtime.spawn(ran.append, 2)
+    task.join(LIMIT)
+    assert ran == [1, 2] and task.daemon
+    event = runtime.event()
+    timer = runtime.call_later(0.001, event.set)
+    assert event.wait(LIMIT)
+    timer.cancel()
+    with runtime.lock():
+        before = runtime.now()
+        runtime.sleep(0)
+        assert runtime.now() >= before
