@@ -1,0 +1,158 @@
+import http.client
+import logging
+import os
+import signal
+import threading
+import time
+
+import flask
+import pytest
+
+from flask_realtime import SocketIO
+from flask_realtime.run import RunOptions, _port, run_werkzeug
+
+LIMIT = 30
+OPTIONS = RunOptions(None, None, {}, None, None, False, {})
+
+
+@pytest.fixture
+def app():
+    app = flask.Flask("site_under_test")
+    app.add_url_rule("/", "page", lambda: "page")
+    app.add_url_rule("/broken", "broken", lambda: 1 / 0)
+    return app
+
+
+class Running:
+    """`SocketIO.run` in a thread."""
+
+    def __init__(self, app, **options):
+        self.extension = SocketIO(app)
+        self.thread = threading.Thread(
+            target=lambda: self.extension.run(app, port=0, **options), name="runs", daemon=True
+        )
+        self.thread.start()
+        end = time.monotonic() + LIMIT
+        while self.extension.wsgi_server is None:
+            assert time.monotonic() < end and self.thread.is_alive()
+        self.port = self.extension.wsgi_server.server_port
+
+    def get(self, path):
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=LIMIT)
+        try:
+            connection.request("GET", path)
+            response = connection.getresponse()
+            return response.status, response.read()
+        finally:
+            connection.close()
+
+    def end(self):
+        self.thread.join(LIMIT)
+        assert not self.thread.is_alive()
+        assert self.extension.wsgi_server is None
+
+
+def test_a_server_runs_until_it_is_stopped(app, caplog):
+    running = Running(app)
+    assert running.get("/") == (200, b"page")
+    status, body = running.get("/socket.io/?EIO=4&transport=polling")
+    assert status == 200 and b'"upgrades":["websocket"]' in body
+    ended = threading.Event()
+    running.extension.server.eio.on("disconnect", print)
+    running.extension.start_background_task(lambda: (running.thread.join(LIMIT), ended.set()))
+    running.extension.stop()
+    running.end()
+    assert ended.wait(LIMIT)
+    assert running.extension.server.eio.engine.sessions == {}
+    assert "meant for development" in caplog.text
+
+
+def test_a_server_may_run_again(app):
+    running = Running(app, allow_unsafe_werkzeug=True)
+    running.extension.stop()
+    running.end()
+    extension = running.extension
+    running.thread = threading.Thread(target=lambda: extension.run(app, port=0), daemon=True)
+    running.thread.start()
+    end = time.monotonic() + LIMIT
+    while extension.wsgi_server is None:
+        assert time.monotonic() < end
+    running.port = extension.wsgi_server.server_port
+    assert running.get("/socket.io/?EIO=4&transport=polling")[0] == 200
+    extension.stop()
+    running.end()
+
+
+def test_the_debugger_is_under_our_layer(app):
+    running = Running(app, debug=True, use_reloader=False)
+    assert app.debug
+    status, body = running.get("/broken")
+    assert status == 500 and b"ZeroDivisionError" in body
+    running.extension.stop()
+    running.end()
+
+
+def test_requests_are_not_logged_when_told_so(app, caplog):
+    caplog.set_level(logging.INFO)
+    running = Running(app, log_output=False, allow_unsafe_werkzeug=True)
+    running.get("/")
+    running.extension.stop()
+    running.end()
+    assert "GET /" not in caplog.text
+    assert "meant for development" not in caplog.text
+
+
+def test_under_the_flask_command_nothing_runs(app, monkeypatch, caplog):
+    monkeypatch.setenv("FLASK_RUN_FROM_CLI", "true")
+    SocketIO(app).run(app)
+    assert "run() is ignored" in caplog.text
+
+
+def test_without_an_application_nothing_runs(app):
+    with pytest.raises(RuntimeError, match="init_app"):
+        run_werkzeug(SocketIO(), app, None, None, OPTIONS)
+
+
+@pytest.mark.parametrize(
+    ("given", "name", "port"),
+    [(None, None, 5000), (None, "localhost", 5000), (None, "localhost:7000", 7000), ("8000", None, 8000), (0, None, 0)],
+)
+def test_the_port(app, given, name, port):
+    app.config["SERVER_NAME"] = name
+    assert _port(app, given) == port
+
+
+@pytest.mark.parametrize(("main", "number"), [("true", signal.SIGTERM), ("", signal.SIGINT)])
+def test_another_server_is_told_by_a_signal(app, monkeypatch, main, number):
+    monkeypatch.setenv("WERKZEUG_RUN_MAIN", main)
+    monkeypatch.delitem(__import__("sys").modules, "gunicorn", raising=False)
+    told = []
+    before = signal.signal(number, lambda *args: told.append(args[0]))
+    try:
+        SocketIO(app).stop()
+        end = time.monotonic() + LIMIT
+        while not told:
+            assert time.monotonic() < end
+    finally:
+        signal.signal(number, before)
+    assert told == [number]
+
+
+def test_sigterm_ends_a_server_of_the_main_thread(app):
+    extension = SocketIO(app)
+
+    def end():
+        deadline = time.monotonic() + LIMIT
+        while extension.wsgi_server is None and time.monotonic() < deadline:
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # should it come too early
+    try:
+        extension.start_background_task(end)
+        extension.run(app, port=0, allow_unsafe_werkzeug=True)
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert extension.wsgi_server is None
