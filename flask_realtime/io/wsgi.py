@@ -343,10 +343,15 @@ def _used_up(environ: Environ, sock: socket.socket | None, start_response: Start
     """End a request on whose socket nothing is left to read or to say."""
     if "gunicorn.socket" in environ:
         raise StopIteration  # which it takes as just that
-    if sock is not None:
-        # Werkzeug would read the next request and write an answer: let it read the end, and write nowhere.
+    # Werkzeug would read the next request and write an answer: let it read the end, and write nowhere.
+    if isinstance(sock, ssl.SSLSocket):
         sock.recv_into = lambda *args: 0  # type: ignore[method-assign]
         sock.sendall = lambda *args: None  # type: ignore[method-assign]
+    elif sock is not None:
+        try:
+            sock.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass  # the peer was quicker
     start_response("101 Switching Protocols", [("Content-Length", "0"), ("Connection", "close")])
     return []
 

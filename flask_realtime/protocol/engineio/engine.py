@@ -116,7 +116,7 @@ class Engine:
                 session.end_probe(transport)
                 transport.close(1008, "upgrade timeout")
 
-        self.runtime.call_later(self.options.upgrade_timeout, expire)
+        session.probe_timer = self.runtime.call_later(self.options.upgrade_timeout, expire)
 
     # Ending.
 

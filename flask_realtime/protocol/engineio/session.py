@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ...errors import RemoteProtocolError
-from ...typing import Frame, Transport
+from ...typing import Frame, Timer, Transport
 from .frame import CLOSE, MESSAGE, NOOP, OPEN, PING, PONG, UPGRADE
 from .frame import Frame as Packet
 from .polling import Polling
@@ -63,6 +63,7 @@ class Session:
         "polling",
         "post_turns",
         "probe",
+        "probe_timer",
         "reason",
         "runtime",
         "sid",
@@ -77,6 +78,7 @@ class Session:
         self.state = POLLING
         self.polling: Polling | None = None
         self.probe: Transport | None = None
+        self.probe_timer: Timer | None = None
         self.transport: Transport = _NOWHERE
         self.data: Any = None
         self.user_data: dict[str, Any] | None = None
@@ -173,7 +175,8 @@ class Session:
                 return False
             if message == UPGRADE and self.polling.draining:
                 self.heard = True
-                self.state, self.probe = TRANSITIONS[self.state][SWITCH], None
+                self.state = TRANSITIONS[self.state][SWITCH]
+                self._probe_is_over()
                 self.polling.upgrade(transport)  # first: what waits goes before what comes
                 self.transport = transport
                 self.polling.release(_NOOP)
@@ -186,9 +189,15 @@ class Session:
     def end_probe(self, transport: Transport) -> None:
         """The attempt is over without success; polling goes on, and another attempt may come."""
         if self.probe is transport and self.state is PROBING:
-            self.state, self.probe = TRANSITIONS[PROBING][LOST], None
+            self.state = TRANSITIONS[PROBING][LOST]
+            self._probe_is_over()
             if self.polling is not None:
                 self.polling.draining = False
+
+    def _probe_is_over(self) -> None:
+        self.probe, timer, self.probe_timer = None, self.probe_timer, None
+        if timer is not None:
+            timer.cancel()
 
     # To the wire.
 
@@ -213,7 +222,8 @@ class Session:
         if self._engine.sessions.pop(self.sid, None) is None:
             return
         self.reason = reason
-        probe, self.probe = self.probe, None
+        probe = self.probe
+        self._probe_is_over()
         transport, polling, was = self.transport, self.polling, self.state
         self.state = CLOSED
         self._engine.heartbeat.stop(self)
