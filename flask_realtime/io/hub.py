@@ -79,8 +79,8 @@ class Hub:
             self._outside.setblocking(False)
             self._selector.register(self._inside, selectors.EVENT_READ)
             self.thread = threading.Thread(target=self.run, name="flask_realtime-hub", daemon=True)
-            self._pid = os.getpid()
             self.thread.start()
+            self._pid = os.getpid()  # last: who sees it may stop the thread
 
     @property
     def running(self) -> bool:
