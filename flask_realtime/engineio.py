@@ -62,8 +62,8 @@ def choose_logger(chosen: bool | logging.Logger, name: str) -> logging.Logger:
     """Return the logger that an option ``logger`` means.
 
     Args:
-        chosen: A logger is used as it is. True lets INFO through, and prints it to stderr when the program has set up no
-            logging of its own. False leaves everything as it is.
+        chosen: A logger is used as it is. True lets INFO through, and prints it to stderr when the program has set up
+            no logging of its own. False leaves everything as it is.
         name: Of our own logger.
     """
     if not isinstance(chosen, bool):
@@ -145,8 +145,8 @@ class Server:
         """Register a handler; a decorator when no handler is given.
 
         Args:
-            event: ``"connect"`` with (sid, environ), ``"message"`` with (sid, data), ``"disconnect"`` with (sid, reason)
-                or (sid).
+            event: ``"connect"`` with (sid, environ), ``"message"`` with (sid, data), ``"disconnect"`` with (sid,
+                reason) or (sid).
             handler: What to call. A connect handler accepts with None or True; anything else refuses with status 401.
 
         Raises:
@@ -374,6 +374,9 @@ class Middleware(WSGIApp):
     """The older name of `WSGIApp`, without static files."""
 
     def __init__(
-        self, engineio_app: Any, wsgi_app: Callable[..., Iterable[bytes]] | None = None, engineio_path: str = "engine.io"
+        self,
+        engineio_app: Any,
+        wsgi_app: Callable[..., Iterable[bytes]] | None = None,
+        engineio_path: str = "engine.io",
     ) -> None:
         super().__init__(engineio_app, wsgi_app, None, engineio_path)

@@ -14,8 +14,8 @@
             * `ClientGoneError`
         * `BadNamespaceError`, `DisconnectedError`
 
-The names `ConnectionError`, `ConnectionRefusedError` and `TimeoutError` are those that users of the field know. Each one
-inherits from the builtin of its name, so ``except TimeoutError`` catches it with or without the import.
+The names `ConnectionError`, `ConnectionRefusedError` and `TimeoutError` are those that users of the field know. Each
+one inherits from the builtin of its name, so ``except TimeoutError`` catches it with or without the import.
 """
 
 from __future__ import annotations

@@ -29,8 +29,9 @@ class SocketIO:
         app: The application; None to call `init_app` later.
         **kwargs: Options. Times are in seconds, sizes in bytes.
 
-            * ``manage_session``: True gives handlers a session of their own connection, copied from the HTTP session at its
-              first event; False opens Flask's session for each event, and saves it when that is possible without a cookie.
+            * ``manage_session``: True gives handlers a session of their own connection, copied from the HTTP session at
+              its first event; False opens Flask's session for each event, and saves it when that is possible without a
+              cookie.
             * ``message_queue``, ``channel``: for several processes; not in this release.
             * ``path`` (or ``resource``): where the server answers, ``"socket.io"`` by default.
             * All options of `flask_realtime.socketio.Server`, and those of `flask_realtime.engineio.Server` below it.
@@ -70,9 +71,7 @@ class SocketIO:
         options = {**self._options, **kwargs}
         self._options = dict(options)
         if options.pop("message_queue", None) is not None or app is None:
-            raise ConfigurationError(
-                "message_queue: this release serves one process; message queues are not in it yet"
-            )
+            raise ConfigurationError("message_queue: this release serves one process; message queues are not in it yet")
         options.pop("channel", None)
         self.manage_session = bool(options.pop("manage_session", True))
         resource = options.pop("path", None) or options.pop("resource", None) or "socket.io"
@@ -117,9 +116,9 @@ class SocketIO:
         """Register a function as an event's handler, as a decorator; it returns the function itself.
 
         Args:
-            message: The event's name: ``"connect"`` with () or (auth), ``"disconnect"`` with () or (reason), ``"message"``
-                and ``"json"`` for `send`, any other; ``"*"`` for all without a handler of their own: its function gets the
-                name first.
+            message: The event's name: ``"connect"`` with () or (auth), ``"disconnect"`` with () or (reason),
+                ``"message"`` and ``"json"`` for `send`, any other; ``"*"`` for all without a handler of their own: its
+                function gets the name first.
             namespace: ``"/"`` by default; ``"*"`` for all.
         """
 
@@ -157,7 +156,9 @@ class SocketIO:
             ValueError: It isn't an instance of `Namespace`.
         """
         if not isinstance(namespace_handler, Namespace):
-            raise ValueError(f"Not a namespace instance: expected a flask_realtime.Namespace, got {namespace_handler!r}")
+            raise ValueError(
+                f"Not a namespace instance: expected a flask_realtime.Namespace, got {namespace_handler!r}"
+            )
         self.namespace_handlers.append(namespace_handler)
         if self.server is not None:
             self._add_namespace(namespace_handler)
@@ -172,8 +173,8 @@ class SocketIO:
     def on_error(self, namespace: str | None = None) -> Callable[..., Any]:
         """Register a function as the error handler of a namespace, as a decorator.
 
-        It gets the exception, inside the event's context; what it returns is acknowledged in place of the handler's result.
-        A connect handler that failed refuses the client in any case.
+        It gets the exception, inside the event's context; what it returns is acknowledged in place of the handler's
+        result. A connect handler that failed refuses the client in any case.
         """
 
         def register(handler: Callable[..., Any]) -> Callable[..., Any]:

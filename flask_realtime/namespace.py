@@ -35,8 +35,8 @@ class Namespace(socketio.Namespace):
 
         Args:
             event: Its name.
-            *args: The sid; then for connect the environ and the auth data if there is any, for disconnect the reason, for
-                other events their arguments.
+            *args: The sid; then for connect the environ and the auth data if there is any, for disconnect the reason,
+                for other events their arguments.
         """
         handler: Callable[..., Any] | None = getattr(self, f"on_{event or ''}", None)
         if handler is None:

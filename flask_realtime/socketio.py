@@ -109,7 +109,9 @@ class Server:
         **options: Any,
     ) -> None:
         if client_manager is not None:
-            raise ConfigurationError("client_manager: this release serves one process; message queues are not in it yet")
+            raise ConfigurationError(
+                "client_manager: this release serves one process; message queues are not in it yet"
+            )
         self.logger = choose_logger(logger, "flask_realtime.socketio")
         self.eio = engineio.Server(
             logger=engineio_logger,
@@ -126,9 +128,7 @@ class Server:
             attachment_bytes=self.eio.options.max_http_buffer_size,
             depth=max_json_depth,
         )
-        settings = Settings(
-            accepted, always_connect, connect_timeout, max_namespaces, max_pending_acks, limits=limits
-        )
+        settings = Settings(accepted, always_connect, connect_timeout, max_namespaces, max_pending_acks, limits=limits)
         self.core = Core(
             self.eio.runtime, _codec(serializer, json, _default), _invoke or self._invoke, settings, self.logger
         )
@@ -188,8 +188,8 @@ class Server:
 
         Args:
             event: Its name; ``"*"`` for all that have no handler of their own.
-            handler: Called as connect(sid, environ[, auth]), disconnect(sid[, reason]), event(sid, *args); for ``"*"`` the
-                event's name comes first, for namespace ``"*"`` the namespace's before the sid.
+            handler: Called as connect(sid, environ[, auth]), disconnect(sid[, reason]), event(sid, *args); for ``"*"``
+                the event's name comes first, for namespace ``"*"`` the namespace's before the sid.
             namespace: ``"/"`` by default; ``"*"`` for all.
         """
 
@@ -200,7 +200,7 @@ class Server:
         return register if handler is None else register(handler)
 
     def event(self, *args: Any, **kwargs: Any) -> Callable[..., Any]:
-        """Register a function as the handler of the event of its name: ``@sio.event``, ``@sio.event(namespace='/x')``."""
+        """Register a function as the handler of the event of its name: ``@sio.event`` or with ``namespace=``."""
         if len(args) == 1 and not kwargs and callable(args[0]):
             return self.on(args[0].__name__, args[0])
 
@@ -597,6 +597,9 @@ class Middleware(WSGIApp):
     """The older name of `WSGIApp`, without static files."""
 
     def __init__(
-        self, socketio_app: Any, wsgi_app: Callable[..., Iterable[bytes]] | None = None, socketio_path: str = "socket.io"
+        self,
+        socketio_app: Any,
+        wsgi_app: Callable[..., Iterable[bytes]] | None = None,
+        socketio_path: str = "socket.io",
     ) -> None:
         super().__init__(socketio_app, wsgi_app, None, socketio_path)

@@ -125,7 +125,8 @@ class SocketIOTestClient:
         if self._session.closed or ((query_string or headers) and not any(self.connected.values())):
             self._open(query_string, headers)
         elif query_string or headers:
-            # All namespaces share one handshake; a test that gives another one gets it for what it connects from now on.
+            # All namespaces share one handshake; a test that gives another one gets it for what it connects from now
+            # on.
             session = self._session
             session.environ.clear()
             session.environ.update(self._environ(query_string, headers))
@@ -160,8 +161,8 @@ class SocketIOTestClient:
             namespace: ``"/"`` by default.
 
         Returns:
-            The acknowledgement when one was asked for: its value, a list of several, ``[]`` for none; None when the server
-            sent no acknowledgement.
+            The acknowledgement when one was asked for: its value, a list of several, ``[]`` for none; None when the
+            server sent no acknowledgement.
 
         Raises:
             Exception: What the handler raised.
@@ -186,7 +187,8 @@ class SocketIOTestClient:
         """Return what came in a namespace since the last call.
 
         Returns:
-            Dicts with ``name``, ``namespace`` and ``args``: a list, but for ``"message"`` and ``"json"`` the first argument.
+            Dicts with ``name``, ``namespace`` and ``args``: a list, but for ``"message"`` and ``"json"`` the first
+            argument.
 
         Raises:
             RuntimeError: The client isn't connected to the namespace.
@@ -203,7 +205,8 @@ class SocketIOTestClient:
 
         Args:
             event: Of this event.
-            function: Gets the event's arguments; returns the acknowledgement: None for none, a tuple for several values.
+            function: Gets the event's arguments; returns the acknowledgement: None for none, a tuple for several
+                values.
             namespace: ``"/"`` by default.
         """
         self._answers[namespace or "/", event] = function
@@ -278,7 +281,7 @@ class _Never:
 
 
 class _Inline:
-    """A runtime that runs handlers at once, in the caller's thread, and keeps what they raise. The rest is another's."""
+    """A runtime that runs handlers at once, in the caller's thread, and keeps what they raise; else another's."""
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
@@ -292,7 +295,13 @@ class _Inline:
         return _Never()
 
     def run(
-        self, owner: Owner, handler: Callable[..., Any], args: Sequence[Any], done: Done, token: Any, urgent: bool = False
+        self,
+        owner: Owner,
+        handler: Callable[..., Any],
+        args: Sequence[Any],
+        done: Done,
+        token: Any,
+        urgent: bool = False,
     ) -> None:
         try:
             result = handler(*args)

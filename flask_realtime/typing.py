@@ -75,7 +75,13 @@ class Runtime(Protocol):
         """Call ``function`` where the transports live: directly, or by one hop. It must not wait."""
 
     def run(
-        self, owner: Owner, handler: Callable[..., Any], args: Sequence[Any], done: Done, token: Any, urgent: bool = False
+        self,
+        owner: Owner,
+        handler: Callable[..., Any],
+        args: Sequence[Any],
+        done: Done,
+        token: Any,
+        urgent: bool = False,
     ) -> None:
         """Run user code, then call ``done(token, result, error)``.
 

@@ -1,4 +1,4 @@
-"""Connection: a WebSocket over a socket of our own. Bytes in through the reader, frames out directly, without waiting."""
+"""Connection: a WebSocket over a socket of our own. Bytes in through the reader, frames out without waiting."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ LINGER = 2.0
 class Connection:
     """A transport on the byte level.
 
-    Any thread may write: what the socket takes goes out at once, the rest waits in the backlog for the hub. A client whose
-    backlog passes the limit is closed as slow. The hub's thread alone reads.
+    Any thread may write: what the socket takes goes out at once, the rest waits in the backlog for the hub. A client
+    whose backlog passes the limit is closed as slow. The hub's thread alone reads.
 
     Args:
         hub: Watches the socket.
@@ -80,7 +80,9 @@ class Connection:
         self._on_message: Callable[[str | bytes], object] = _nothing
         self._on_close: Callable[[str], object] = _nothing
 
-    def open(self, on_message: Callable[[str | bytes], object], on_close: Callable[[str], object], early: bytes) -> None:
+    def open(
+        self, on_message: Callable[[str | bytes], object], on_close: Callable[[str], object], early: bytes
+    ) -> None:
         """Begin to read.
 
         Args:
@@ -105,9 +107,7 @@ class Connection:
         """Send frames; see the class for what happens to those that can't go now."""
         least = self._deflate_from
         if least is not None:
-            data = b"".join(
-                [frame.deflated if len(frame.message) >= least else frame.websocket for frame in frames]
-            )
+            data = b"".join([frame.deflated if len(frame.message) >= least else frame.websocket for frame in frames])
         elif len(frames) == 1:
             data = frames[0].websocket
         else:
@@ -286,8 +286,8 @@ class Connection:
         if self._reader.clean or self._tls:
             self._end()
             return
-        # "The server should close the connection first", but what the peer is still sending must be taken, or it would be
-        # reset and lose the close frame that says why. Source: RFC 6455, 7.1.1.
+        # "The server should close the connection first", but what the peer is still sending must be taken, or it would
+        # be reset and lose the close frame that says why. Source: RFC 6455, 7.1.1.
         try:
             self._sock.shutdown(socket.SHUT_WR)
         except (OSError, AttributeError):

@@ -1,8 +1,8 @@
 """Hub: one selector loop that reads all sockets of a process, writes what was late, and keeps the time.
 
-Theory of operation. One thread runs `Hub.run`. Other threads never touch the selector; they leave a call and, if the loop
-sleeps, wake it through a socket pair. Timers are a heap. The thread is started by the first one who needs it, hence after
-the fork of a preloading server, and again in a child that was forked from a process with a running hub.
+Theory of operation. One thread runs `Hub.run`. Other threads never touch the selector; they leave a call and, if the
+loop sleeps, wake it through a socket pair. Timers are a heap. The thread is started by the first one who needs it,
+hence after the fork of a preloading server, and again in a child that was forked from a process with a running hub.
 """
 
 from __future__ import annotations
@@ -91,8 +91,8 @@ class Hub:
         """End the loop, and wait for it.
 
         Args:
-            linger: Seconds that the sockets have to be closed in good order: what waits goes out, peers answer our close
-                frames. Those that are left are closed anyway.
+            linger: Seconds that the sockets have to be closed in good order: what waits goes out, peers answer our
+                close frames. Those that are left are closed anyway.
         """
         if self._pid != os.getpid() or self.thread is None:
             return

@@ -3,8 +3,8 @@
 Theory of operation. Calls of one owner (a session) wait in its inbox and are run by one worker, one after the other, so
 they start in their order and short ones also end in it. With ``ordered=False`` a call that takes longer than `PATIENCE`
 doesn't hold up the next: a second worker goes on with the inbox while the first is still busy. The pool starts with one
-thread, because with one interpreter lock more of them only help when some wait; it grows when calls have waited for a while
-and either nothing was started in the meantime or the processor isn't busy.
+thread, because with one interpreter lock more of them only help when some wait; it grows when calls have waited for a
+while and either nothing was started in the meantime or the processor isn't busy.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class Pool:
         self._cpu = 0.0
         self._ticking = False
         self._stopping = False
-        self._inboxes: list[tuple[Inbox, Callable[[], object]]] = []
+        self._inboxes: deque[tuple[Inbox, Callable[[], object]]] = deque()
 
     @property
     def size(self) -> int:
@@ -157,9 +157,8 @@ class Pool:
 
     def _tick(self) -> None:
         """Look whether anything is held up. In the hub's thread."""
-        inboxes, self._inboxes = self._inboxes, []
-        for inbox, held_up in inboxes:
-            self._look(inbox, held_up)
+        for _ in range(len(self._inboxes)):
+            self._look(*self._inboxes.popleft())
         waiting = self._work.qsize()
         if waiting:
             cpu = time.process_time()
@@ -230,7 +229,13 @@ class Threads:
         function(*args)
 
     def run(
-        self, owner: Owner, handler: Callable[..., Any], args: Sequence[Any], done: Done, token: Any, urgent: bool = False
+        self,
+        owner: Owner,
+        handler: Callable[..., Any],
+        args: Sequence[Any],
+        done: Done,
+        token: Any,
+        urgent: bool = False,
     ) -> None:
         inbox: Inbox | None = owner.inbox
         if inbox is None:

@@ -1,9 +1,9 @@
 """WSGI: environ to request, and what was decided to an answer: at once, later, or on a socket of our own.
 
-How a socket leaves the server. The request's descriptor is duplicated for us and one end of a socket pair is put on the old
-number. The server keeps a healthy socket object, and whatever it still does with it (write a response, drain, shut down,
-close) ends in the dummy. So its thread is free at once, and the hub serves the client. Where that can't be done, TLS in the
-first place, the request's thread waits for the end while the hub serves its socket all the same.
+How a socket leaves the server. The request's descriptor is duplicated for us and one end of a socket pair is put on the
+old number. The server keeps a healthy socket object, and whatever it still does with it (write a response, drain, shut
+down, close) ends in the dummy. So its thread is free at once, and the hub serves the client. Where that can't be done,
+TLS in the first place, the request's thread waits for the end while the hub serves its socket all the same.
 """
 
 from __future__ import annotations
@@ -219,7 +219,9 @@ class Parked:
     def ready(self, frames: Sequence[Frame]) -> None:
         """The poll is answered. Any thread."""
         answer_ = self._wait.respond(frames)
-        data = _head(answer_.status, [*answer_.headers, ("Content-Length", str(len(answer_.body))), _CLOSE]) + answer_.body
+        data = (
+            _head(answer_.status, [*answer_.headers, ("Content-Length", str(len(answer_.body))), _CLOSE]) + answer_.body
+        )
         with self._lock:
             self._answer = data
             sock = self._sock
@@ -401,7 +403,9 @@ def _read(read: Read, environ: Environ) -> Respond:
     if length:
         if not (length.isascii() and length.isdigit() and len(length) < 20):
             read.fail()
-            return Respond(400, [("Content-Type", "application/json"), _NO_STORE, _CLOSE], b'{"code":3,"message":"Bad request"}')
+            return Respond(
+                400, [("Content-Type", "application/json"), _NO_STORE, _CLOSE], b'{"code":3,"message":"Bad request"}'
+            )
         if int(length) > read.limit:
             answered = read.respond(None)
             return answered._replace(headers=[*answered.headers, _CLOSE])

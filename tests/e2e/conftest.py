@@ -12,8 +12,8 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(config, items):
-    # websocket-client reads and writes one TLS socket in two threads at a time, which OpenSSL doesn't allow: it loses the
-    # connection now and then. Its polling uses a socket for each, and the other clients are sound.
+    # websocket-client reads and writes one TLS socket in two threads at a time, which OpenSSL doesn't allow: it loses
+    # the connection now and then. Its polling uses a socket for each, and the other clients are sound.
     def unsound(item):
         params = getattr(getattr(item, "callspec", None), "params", {})
         tls = params.get("kind") in KINDS and KINDS[params["kind"]].tls

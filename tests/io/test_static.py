@@ -164,7 +164,7 @@ def test_an_empty_path_is_the_root(site):
 
 @pytest.mark.parametrize("target", [None, 7, {}, {"content_type": "text/plain"}, ["a.html"]])
 def test_a_rule_that_names_no_file_is_refused(target):
-    with pytest.raises(ValueError, match="'/x'.*filename"):
+    with pytest.raises(ValueError, match=r"'/x'.*filename"):
         StaticFiles({"/x": target})
 
 

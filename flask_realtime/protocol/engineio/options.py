@@ -29,9 +29,10 @@ class Options:
         websocket_compression: Whether to agree to permessage-deflate; the same threshold holds.
         max_fragments: Fragments of one WebSocket message.
         max_connections: Sessions of the process; None for no limit. More get status 503.
-        cookie: Name of a cookie that carries the session's id, or a dict of its name and attributes; None for no cookie.
-        cors_allowed_origins: None for the request's own origin; an origin; a list; ``"*"``; ``[]`` switches the check and
-            the headers off; a callable ``(origin)`` or ``(origin, environ)``.
+        cookie: Name of a cookie that carries the session's id, or a dict of its name and attributes; None for no
+            cookie.
+        cors_allowed_origins: None for the request's own origin; an origin; a list; ``"*"``; ``[]`` switches the check
+            and the headers off; a callable ``(origin)`` or ``(origin, environ)``.
         cors_credentials: Whether browsers may send cookies from other origins that are allowed.
         trusted_proxies: How many proxies in front may set X-Forwarded-Proto and X-Forwarded-Host.
         transports: ``"polling"``, ``"websocket"`` or a list of both.
@@ -120,6 +121,8 @@ def split(arguments: dict[str, Any], known: Sequence[str]) -> tuple[dict[str, An
 def _cookie_name(cookie: str | Mapping[str, Any] | None) -> str | None:
     if not cookie:
         return None
+    if not isinstance(cookie, (str, Mapping)):
+        raise ConfigurationError(f"cookie: expected a name or a dict, got {cookie!r}")
     name = cookie if isinstance(cookie, str) else cookie.get("name", "io")
     if not isinstance(name, str) or not name or any(char in name for char in "=;, \t\r\n"):
         raise ConfigurationError(f"cookie: expected a name without blanks, commas, semicolons or =, got {name!r}")

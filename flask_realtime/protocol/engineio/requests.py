@@ -53,7 +53,7 @@ class Respond(NamedTuple):
 
 
 class Wait(NamedTuple):
-    """Answer when ``polling`` has something: ``poll(ready)``, then ``respond(frames)``. Call ``abort`` if the peer leaves."""
+    """Answer when ``polling`` has something: ``poll(ready)``, ``respond(frames)``; ``abort()`` if the peer leaves."""
 
     polling: polling.Polling
     respond: Callable[[Sequence[Frame]], Respond]
@@ -70,7 +70,8 @@ class Read(NamedTuple):
 
 
 class Upgrade(NamedTuple):
-    """Switch to WebSocket, then call ``start(transport)``: it returns what takes each message, and what to call at the end.
+    """Switch to WebSocket, then call ``start(transport)``: it returns what takes each message, and what to call at the
+    end.
 
     If the switch fails, call ``abort()``.
 
@@ -100,7 +101,7 @@ ERRORS = {
 def answer(engine: Engine, request: Request) -> Outcome:
     """Decide what to do with a request for the Engine.IO path.
 
-    Source: Engine.IO 4, HTTP long-polling and WebSocket; the errors' numbers and order are those of its reference server.
+    Source: Engine.IO 4, HTTP long-polling and WebSocket; the errors' numbers and order are its reference server's.
     """
     return _Answer(engine, request).decide()
 
@@ -133,7 +134,9 @@ class _Answer:
         upgrading = "websocket" in (request.header("Upgrade") or "").lower()
         sid = self.query.get("sid")
         if transport == "websocket" and not (upgrading and request.websocket):
-            return self.refuse(3, "this server can't do WebSocket here" if upgrading else "expected an upgrade to WebSocket")
+            return self.refuse(
+                3, "this server can't do WebSocket here" if upgrading else "expected an upgrade to WebSocket"
+            )
         if transport == "polling" and upgrading:
             return self.refuse(3, "an upgrade to WebSocket with transport=polling")
         if transport == "websocket":
@@ -270,7 +273,9 @@ class _Answer:
 
     # Answers.
 
-    def packets(self, frames: Sequence[Frame], session: Session | None, extra: Sequence[tuple[str, str]] = ()) -> Respond:
+    def packets(
+        self, frames: Sequence[Frame], session: Session | None, extra: Sequence[tuple[str, str]] = ()
+    ) -> Respond:
         """Answer with a payload, compressed if both sides like it."""
         text = polling.encode(frames) if frames else "6"
         headers: Headers = list(extra)

@@ -34,7 +34,21 @@ class Client:
         leave_reason: Set when the client has to leave as soon as it has ended.
     """
 
-    __slots__ = ("_held", "_held_size", "ack_id", "acks", "deciding", "early", "leave_reason", "namespace", "rooms", "session", "sid", "state", "told")
+    __slots__ = (
+        "_held",
+        "_held_size",
+        "ack_id",
+        "acks",
+        "deciding",
+        "early",
+        "leave_reason",
+        "namespace",
+        "rooms",
+        "session",
+        "sid",
+        "state",
+        "told",
+    )
 
     def __init__(self, sid: str, session: Session, namespace: str) -> None:
         self.sid, self.session, self.namespace = sid, session, namespace

@@ -18,7 +18,7 @@ from .packets import ACK, CONNECT, CONNECT_ERROR, DISCONNECT, EVENT, RESERVED, C
 from .rooms import Rooms
 
 Invoke = Callable[[Client, Handler, Any, Sequence[Any]], Any]
-"""Runs user code: ``invoke(client, handler, event, args)``. For connect the args are (auth,), for disconnect (reason,)."""
+"""Runs user code: ``invoke(client, handler, event, args)``. For connect args is (auth,), for disconnect (reason,)."""
 
 EVERYBODY = None
 
@@ -409,7 +409,9 @@ class Core:
                 lost = client.acks.pop(next(iter(client.acks)))
                 if isinstance(lost, Waiter):
                     lost.give_up()
-                self.logger.warning("%s: more than %d pending acknowledgements", client.sid, self.settings.max_pending_acks)
+                self.logger.warning(
+                    "%s: more than %d pending acknowledgements", client.sid, self.settings.max_pending_acks
+                )
             return client.ack_id
 
     # Rooms.
@@ -464,16 +466,18 @@ class Core:
         return self.clients.get(namespace, {}).get(sid)
 
     def _frames(self, packet: Packet) -> tuple[Frame, ...]:
-        return tuple(
-            [Frame(MESSAGE + part if isinstance(part, str) else part) for part in self.codec.encode(packet)]
-        )
+        return tuple([Frame(MESSAGE + part if isinstance(part, str) else part) for part in self.codec.encode(packet)])
 
     def _send(self, session: Session, packet: Packet) -> None:
         session.send(self._frames(packet))
 
     def _log(self, error: BaseException, client: Client, event: Any) -> None:
         self.logger.error(
-            "%s: the handler of %s in %s failed", client.sid, ascii(event)[:100], ascii(client.namespace)[:100], exc_info=error
+            "%s: the handler of %s in %s failed",
+            client.sid,
+            ascii(event)[:100],
+            ascii(client.namespace)[:100],
+            exc_info=error,
         )
 
 

@@ -53,8 +53,8 @@ class Handlers:
     def find(self, event: Any, namespace: str) -> Handler | None:
         """Return the handler of an event.
 
-        The order: function of this namespace and event, catch-all function of this namespace, function of this event for
-        all namespaces, catch-all function for all; then the class of this namespace, then the class for all. The
+        The order: function of this namespace and event, catch-all function of this namespace, function of this event
+        for all namespaces, catch-all function for all; then the class of this namespace, then the class for all. The
         catch-alls never get ``connect`` and ``disconnect``.
         """
         found = self._found.get((namespace, event))

@@ -7,7 +7,16 @@ import zlib
 
 TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
 
-NORMAL, GOING_AWAY, PROTOCOL, INVALID, POLICY, TOO_BIG, INTERNAL, RESTART = 1000, 1001, 1002, 1007, 1008, 1009, 1011, 1012
+NORMAL, GOING_AWAY, PROTOCOL, INVALID, POLICY, TOO_BIG, INTERNAL, RESTART = (
+    1000,
+    1001,
+    1002,
+    1007,
+    1008,
+    1009,
+    1011,
+    1012,
+)
 """Close codes that we send. Source: RFC 6455, 7.4.1, and the IANA registry for 1012."""
 
 _FIN, _RSV1 = 0x80, 0x40
