@@ -361,3 +361,23 @@ def test_a_poll_that_was_answered_but_not_delivered_ends_the_session():
     assert done.wait(LIMIT)
     assert session.closed
     site.server.shutdown()
+
+
+def test_a_poll_whose_client_goes_amid_its_answer_ends_the_session(site):
+    sid = handshake(site)
+    with Http(site.port) as http:
+        poll(site, http, sid)
+        site.server.send(sid, "x" * 50_000_000)
+        assert http.sock.recv(1000).startswith(b"HTTP/1.1 200")
+    if not site.stay:  # there the server's own thread writes, and the next ping tells
+        assert site.wait_for("disconnect") == ("disconnect", sid, "transport error")
+
+
+def test_what_comes_while_a_poll_waits_is_ignored(site):
+    sid = handshake(site)
+    with Http(site.port) as http:
+        poll(site, http, sid)
+        http.sock.sendall(b"GET /next HTTP/1.1\r\n\r\n")
+        site.server.send(sid, "hello")
+        assert http.answer()[2] == b"4hello"
+    assert sid in site.server.engine.sessions
