@@ -38,7 +38,7 @@ types: .venv/.installed-dev ## Check the types (mypy --strict)
 	$(call say,mypy --strict flask_realtime)
 	@$(BIN)/mypy --strict flask_realtime
 
-test: node lint types programs tests/e2e/node_modules/.installed example_app/node_modules/.installed ## Run everything
+test: node lint types docs programs tests/e2e/node_modules/.installed example_app/node_modules/.installed ## Run everything
 	@rm -f .make/pytest*.log .coverage .coverage.*
 	$(call say,pytest under coverage)
 	@$(BIN)/coverage run -m pytest --color=$$([ -t 1 ] && echo yes || echo auto) $(ARGS) | tee .make/pytest.log
