@@ -73,7 +73,7 @@ node:
 	done
 
 programs: | .make
-	@scripts/install_programs chromium
+	@scripts/install_programs chromium nginx
 
 port-is-free:
 	@$(PYTHON) scripts/port_is_free.py $(PORT)
