@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -69,89 +70,93 @@ class Contexts:
 
     def invoke(self, client: Client, handler: Handler, event: Any, args: Sequence[Any]) -> Any:
         """Call a handler inside a context; errors go to the error handlers."""
-        told: tuple[Any, ...] = tuple(args)
-        if event == "connect":
-            auth = args[0] or None
-            told = (client.session.environ,) if auth is None else (client.session.environ, auth)
-            args = (auth,)
-        elif handler.any_event:
-            args = told = (event, *args)
-        message = "*" if handler.any_event else event
-        with self.enter(client, message, told):
-            return self._guarded(client.namespace, event, lambda: _call(client, handler, event, args))
+        if handler.target is None and not handler.any_event and event not in ("connect", "disconnect"):
+            return self._run(client, event, event, args, handler.call, args)
+        call, args, told = _special(client, handler, event, args)
+        return self._run(client, event, "*" if handler.any_event else event, told, call, args)
 
     def call_back(self, client: Client, callback: Callable[..., Any], args: Sequence[Any]) -> Any:
         """Call what waited for an acknowledgement, in the context of the client whose event emitted."""
-        with self.enter(client, None, tuple(args)):
-            return self._guarded(client.namespace, None, lambda: callback(*args))
+        return self._run(client, None, None, args, callback, args)
 
-    def enter(self, client: Client, message: Any, args: tuple[Any, ...]) -> Entered:
-        """Return a context manager."""
-        return Entered(self, client, message, args)
+    def _run(
+        self,
+        client: Client,
+        event: Any,
+        message: Any,
+        told: Sequence[Any],
+        call: Callable[..., Any],
+        args: Sequence[Any],
+    ) -> Any:
+        """Enter a context, call, and leave it.
 
-    def _guarded(self, namespace: str, event: Any, call: Callable[[], Any]) -> Any:
+        Args:
+            client: Whose event it is.
+            event: Its name.
+            message: What ``request.event`` calls it.
+            told: The arguments in ``request.event``.
+            call: The handler.
+            args: Its arguments.
+        """
+        ctx = self._push(client, message, told)
+        unhandled: BaseException | None = None
         try:
-            return call()
-        except ConnectionRefusedError:
-            raise
-        except Exception as error:
-            handler = self._error_handler(namespace)
-            if handler is None or (event == "connect" and isinstance(error, ConnectionRefusedError.__bases__[1])):
+            try:
+                result = call(*args)
+            except ConnectionRefusedError:
                 raise
-            result = handler(error)
-            # An error was handled, but who failed to be checked isn't let in.
-            return False if event == "connect" else result
+            except Exception as error:
+                on_error = self._error_handler(client.namespace)
+                if on_error is None or (event == "connect" and isinstance(error, builtins.ConnectionRefusedError)):
+                    raise
+                result = on_error(error)
+                if event == "connect":
+                    result = False  # an error was handled, but who failed to be checked isn't let in
+            if not self.manage_session:
+                self._save()
+            return result
+        except BaseException as error:
+            unhandled = error
+            raise
+        finally:
+            ctx.pop(unhandled)
 
-
-class Entered:
-    """One event's context, entered and left."""
-
-    __slots__ = ("_contexts", "_ctx")
-
-    def __init__(self, contexts: Contexts, client: Client, message: Any, args: tuple[Any, ...]) -> None:
-        app, environ = contexts.app, client.session.environ
-        self._contexts = contexts
+    def _push(self, client: Client, message: Any, told: Sequence[Any]) -> EventContext:
+        app, environ = self.app, client.session.environ
         request: Any = app.request_class(environ, populate_request=False)
         request.json_module = app.json
         request.sid, request.namespace = client.sid, client.namespace
-        request.event = {"message": message, "args": args}
-        session: ManagedSession | None = environ.get(SAVED_SESSION) if contexts.manage_session else None
-        self._ctx = EventContext(app, environ, request, session)
-        self._ctx.managed = session
-
-    def __enter__(self) -> None:
-        ctx = self._ctx
+        request.event = {"message": message, "args": tuple(told)}
+        session: ManagedSession | None = environ.get(SAVED_SESSION) if self.manage_session else None
+        ctx = EventContext(app, environ, request, session)
+        ctx.managed = session
         ctx.push()
-        if ctx.managed is None and self._contexts.manage_session:
+        if session is None and self.manage_session:
             # The connection's first event; if there are two at once, the later one takes what the earlier has kept.
-            ctx.managed = ctx.request.environ.setdefault(SAVED_SESSION, ManagedSession(ctx.session))
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
-        try:
-            if error is None and not self._contexts.manage_session:
-                self._save()
-        except Exception as failed:
-            self._ctx.pop(failed)
-            raise
-        else:
-            self._ctx.pop(error)
+            ctx.managed = environ.setdefault(SAVED_SESSION, ManagedSession(ctx.session))
+        return ctx
 
     def _save(self) -> None:
-        app = self._contexts.app
         session: SessionMixin = flask.session._get_current_object()  # type: ignore[attr-defined]
         if session.modified:
             # There is no response to carry a cookie; sessions that live on the server are saved by this.
-            app.session_interface.save_session(app, session, app.response_class())
+            self.app.session_interface.save_session(self.app, session, self.app.response_class())
 
 
-def _call(client: Client, handler: Handler, event: Any, args: Sequence[Any]) -> Any:
+def _special(
+    client: Client, handler: Handler, event: Any, args: Sequence[Any]
+) -> tuple[Callable[..., Any], Sequence[Any], Sequence[Any]]:
+    """Return what to call, its arguments, and those in ``request.event``, where they aren't just the event's."""
+    told = args
+    if event == "connect":
+        auth = args[0] or None
+        args = (auth,)
+        told = (client.session.environ,) if auth is None else (client.session.environ, auth)
+    elif handler.any_event:
+        args = told = (event, *args)
     if handler.target is not None:
-        target = handler.target
-        if event == "connect":
-            auth = args[0]
-            environ = client.session.environ
-            return target.trigger_event(event, client.sid, environ, *(() if auth is None else (auth,)))
-        return target.trigger_event(event, client.sid, *args)
+        extra = told if event == "connect" else args
+        return handler.target.trigger_event, (event, client.sid, *extra), told
     if event in ("connect", "disconnect"):
         args = fit(handler.call, args, 0)
-    return handler.call(*args)
+    return handler.call, args, told

@@ -117,7 +117,7 @@ class Server:
         max_handler_threads: int = 64,
         max_client_handlers: int = 16,
         shutdown_timeout: float = 10,
-        _hooks: tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]] | None = None,
+        _hooks: tuple[Callable[..., Any], Callable[..., Any]] | None = None,
         **options: Any,
     ) -> None:
         if async_mode not in (None, "threading"):
@@ -132,9 +132,8 @@ class Server:
         self.handlers: dict[str, Callable[..., Any]] = {}
         self.shutdown_timeout = shutdown_timeout
         self.runtime = Threads(not async_handlers, max_handler_threads, max_client_handlers)
-        hooks = _hooks or (self._connected, self._received, self._disconnected)
-        on_connect, on_message, on_disconnect = hooks
-        self.engine = Engine(self.options, self.runtime, on_connect, on_message, on_disconnect, self.logger)
+        on_connect, on_disconnect = _hooks or (self._connected, self._disconnected)
+        self.engine = Engine(self.options, self.runtime, on_connect, self._received, on_disconnect, self.logger)
         self.gateway = Gateway(self.engine, self.runtime)
         # At the end of the process, a worker's in the first place, clients are told and handlers end.
         atexit.register(_shutdown, weakref.ref(self))

@@ -117,7 +117,7 @@ class Server:
             logger=engineio_logger,
             json=json,
             async_handlers=async_handlers,
-            _hooks=(self._opened, self._received, self._closed),
+            _hooks=(self._opened, self._closed),
             **options,
         )
         self.async_mode = self.eio.async_mode
@@ -132,6 +132,7 @@ class Server:
         self.core = Core(
             self.eio.runtime, _codec(serializer, json, _default), _invoke or self._invoke, settings, self.logger
         )
+        self.eio.engine.on_message = self.core.received
         self.environ: dict[str, dict[str, Any]] = {}
         self.manager = Manager(self.core)
 
@@ -140,9 +141,6 @@ class Server:
     def _opened(self, session: Session) -> None:
         session.environ = self.environ[session.sid] = keep(session.environ)
         self.core.opened(session)
-
-    def _received(self, session: Session, message: str | bytes) -> None:
-        self.core.received(session, message)
 
     def _closed(self, session: Session, reason: str) -> None:
         self.environ.pop(session.sid, None)

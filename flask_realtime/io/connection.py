@@ -203,10 +203,10 @@ class Connection:
             if self._closing:
                 break
             self._on_message(message)
-        reply = reader.reply()
-        if reply or reader.closing:
+        if reader.replying:
+            reply = reader.reply()
             with self._lock:
-                if self._sock is not None and not self._closing:
+                if reply and self._sock is not None and not self._closing:
                     self._raw(reply)
                 slow = len(self._backlog) > 2 * self._max_backlog  # it asks for pongs and doesn't read them
                 self._closing = self._closing or reader.closing or slow

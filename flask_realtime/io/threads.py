@@ -283,7 +283,15 @@ class Threads:
                 if inbox.paused and len(inbox.jobs) <= LOW:
                     inbox.paused = False
                     owner.pause(False)
-            run_job(handler, args, done, token)
+            try:
+                result, error = handler(*args), None
+            except BaseException as raised:  # also SystemExit: one handler must not end the thread that serves others
+                result, error = None, raised
+            try:
+                done(token, result, error)
+            except Exception:  # an error of ours; the worker goes on with the next call
+                logger.exception("the end of a handler could not be handled")
+            result = error = None  # nothing of it is kept while this thread waits
             with inbox.lock:
                 inbox.running -= 1
 
@@ -314,20 +322,3 @@ class Threads:
         ended = self.pool.stop(grace)
         self.hub.stop()
         return ended
-
-
-def run_job(handler: Callable[..., Any], args: Sequence[Any], done: Done, token: Any) -> None:
-    """Run user code and report how it ended; nothing that it raises gets out."""
-    try:
-        result = handler(*args)
-    except BaseException as error:  # also SystemExit: one handler must not end the thread that serves the others
-        _report(done, token, None, error)
-    else:
-        _report(done, token, result, None)
-
-
-def _report(done: Done, token: Any, result: Any, error: BaseException | None) -> None:
-    try:
-        done(token, result, error)
-    except Exception:  # an error of ours; the worker goes on with the next call
-        logger.exception("the end of a handler could not be handled")

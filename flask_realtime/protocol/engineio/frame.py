@@ -34,20 +34,18 @@ class Frame:
         # Only reached while the slot is empty; a recipient after the first pays for a plain attribute.
         message = self.message
         form: bytes | str
+        text = isinstance(message, str)
         if name == "polling":
             form = message if isinstance(message, str) else "b" + b64encode(message).decode()
-        elif isinstance(message, str):
-            payload = message.encode(errors="replace")  # a lone surrogate has no UTF-8
-            form = self._frame(name, payload, frames.TEXT)
+        elif name in ("websocket", "deflated"):
+            # A lone surrogate has no UTF-8.
+            payload = message.encode(errors="replace") if isinstance(message, str) else message
+            opcode = frames.TEXT if text else frames.BINARY
+            if name == "websocket":
+                form = frames.encode(payload, opcode)
+            else:
+                form = frames.encode(frames.deflate(payload), opcode, rsv1=True)
         else:
-            form = self._frame(name, message, frames.BINARY)
+            raise AttributeError(name)
         setattr(self, name, form)
         return form
-
-    @staticmethod
-    def _frame(name: str, payload: bytes, opcode: int) -> bytes:
-        if name == "websocket":
-            return frames.encode(payload, opcode)
-        if name == "deflated":
-            return frames.encode(frames.deflate(payload), opcode, rsv1=True)
-        raise AttributeError(name)

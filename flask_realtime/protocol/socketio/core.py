@@ -124,7 +124,9 @@ class Core:
                     self.logger.info("%s: a packet that crossed our disconnect is dropped", session.sid)
                     return
                 raise RemoteProtocolError(f"a packet for the namespace {ascii(namespace)[:60]}, which isn't joined")
-            if kind == DISCONNECT:
+            if kind == EVENT and not client.deciding:
+                self._event(client, packet.id, packet.data)
+            elif kind == DISCONNECT:
                 self._leave(client, CLIENT_DISCONNECT)
             elif not (client.deciding and self._keep(client, packet)):
                 self._dispatch(client, packet)
@@ -298,7 +300,7 @@ class Core:
         event = data[0]
         if self.debug:
             self.logger.debug("< %s %s %s", client.sid, client.namespace, ascii(event))
-        handler = self.handlers.find(event, client.namespace)
+        handler = self.handlers.found.get((client.namespace, event)) or self.handlers.find(event, client.namespace)
         if handler is not None:
             args = (client, handler, event, data[1:])
             client.session.runtime.run(client.session, self.invoke, args, self._handled, (client, number, event))
@@ -309,8 +311,9 @@ class Core:
         if error is not None:
             self._log(error, client, event)
         elif number is not None:
+            data = [] if result is None else list(result) if isinstance(result, tuple) else [result]
             try:
-                self._send(client.session, Packet(ACK, client.namespace, number, arguments(result)))
+                client.session.send(self._frames(Packet(ACK, client.namespace, number, data)))
             except (TypeError, ValueError, RecursionError) as problem:
                 self._log(problem, client, event)
 
@@ -466,7 +469,11 @@ class Core:
         return self.clients.get(namespace, {}).get(sid)
 
     def _frames(self, packet: Packet) -> tuple[Frame, ...]:
-        return tuple([Frame(MESSAGE + part if isinstance(part, str) else part) for part in self.codec.encode(packet)])
+        first, *parts = self.codec.encode(packet)
+        frame = Frame(MESSAGE + first if isinstance(first, str) else first)
+        if not parts:
+            return (frame,)
+        return (frame, *[Frame(part) for part in parts])
 
     def _send(self, session: Session, packet: Packet) -> None:
         session.send(self._frames(packet))

@@ -32,19 +32,20 @@ class Handlers:
     def __init__(self) -> None:
         self.functions: dict[str, dict[str, Callable[..., Any]]] = {}
         self.targets: dict[str, Any] = {}
-        self._found: dict[tuple[str, Any], Handler] = {}
+        self.found: dict[tuple[str, Any], Handler] = {}
+        """What `find` has found, by namespace and event: only what was registered under just these names."""
 
     def add(self, event: str, function: Callable[..., Any], namespace: str) -> None:
         """Register a function; an earlier one for the same event is replaced."""
         if not callable(function):
             raise ValueError(f"handler of {event!r}: expected something to call, got {function!r}")
         self.functions.setdefault(namespace, {})[event] = function
-        self._found.clear()
+        self.found.clear()
 
     def add_target(self, target: Any, namespace: str) -> None:
         """Register an instance of a class-based namespace."""
         self.targets[namespace] = target
-        self._found.clear()
+        self.found.clear()
 
     def knows(self, namespace: str) -> bool:
         """Whether a namespace has handlers of its own."""
@@ -57,12 +58,12 @@ class Handlers:
         for all namespaces, catch-all function for all; then the class of this namespace, then the class for all. The
         catch-alls never get ``connect`` and ``disconnect``.
         """
-        found = self._found.get((namespace, event))
+        found = self.found.get((namespace, event))
         if found is not None:
             return found
         found = self._search(event, namespace)
         if found is not None and not found.any_event and not found.any_namespace and found.target is None:
-            self._found[namespace, event] = found  # bounded: only names that were registered
+            self.found[namespace, event] = found  # bounded: only names that were registered
         return found
 
     def _search(self, event: Any, namespace: str) -> Handler | None:

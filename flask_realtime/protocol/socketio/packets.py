@@ -101,6 +101,8 @@ class TextCodec:
 
     def __init__(self, json: Json | None = None, default: Callable[[Any], Any] | None = None) -> None:
         self._json, self._default = json, default
+        self.loads: Callable[[str], Any] = _DECODER.decode if json is None else json.loads
+        """Parses JSON; raises ValueError for anything else."""
 
     def encode(self, packet: Packet) -> list[Message]:
         """Return the text, and behind it the attachments in the order of their numbers.
@@ -111,7 +113,16 @@ class TextCodec:
         """
         kind, namespace, number, data = packet
         attachments: list[Message] = []
-        text = "" if data is None else self.payload(data, attachments)
+        text = ""
+        if data is not None:
+            try:
+                if self._json is not None:
+                    raise _Binary
+                text = _ENCODER.encode(data)
+                if not text.isascii():
+                    text = _escape_surrogates(text)
+            except (_Binary, ValueError):
+                text = self._payload(data, attachments)
         head = str(kind)
         if attachments:
             if kind not in (EVENT, ACK):
@@ -123,28 +134,14 @@ class TextCodec:
             head += str(number)
         return [head + text, *attachments]
 
-    def payload(self, data: Any, attachments: list[Message]) -> str:
-        """Return ``data`` as JSON; what is binary goes to ``attachments`` in the same walk."""
+    def _payload(self, data: Any, attachments: list[Message]) -> str:
+        """Return as JSON what the kept encoder doesn't take; binary values go to ``attachments`` in the same walk."""
         if self._json is not None:
-            text = self._custom(data, attachments)
-        else:
-            try:
-                text = _ENCODER.encode(data)
-            except _Binary:
-                text = self._collect(data, attachments)
-            except ValueError as error:
-                if "Out of range" not in str(error):
-                    raise
-                try:
-                    text = self._collect(_finite(data), attachments)
-                except RecursionError:
-                    raise ValueError("the data contains itself or is nested too deep") from None
-        if not text.isascii():
-            try:
-                text.encode()
-            except UnicodeEncodeError:  # lone surrogates: JavaScript sends them escaped
-                text = re.sub("[\ud800-\udfff]", lambda match: f"\\u{ord(match[0]):04x}", text)
-        return text
+            return _escape_surrogates(self._custom(data, attachments))
+        try:
+            return _escape_surrogates(self._collect(data, attachments))
+        except RecursionError:
+            raise ValueError("the data contains itself or is nested too deep") from None
 
     def _collect(self, data: Any, attachments: list[Message]) -> str:
         del attachments[:]
@@ -171,10 +168,6 @@ class TextCodec:
         text = self._json.dumps(_deconstruct(data, attachments), separators=(",", ":"))
         return text if "\x1e" not in text else text.replace("\x1e", "\\u001e")
 
-    def loads(self, text: str) -> Any:
-        """Parse JSON; raise ValueError for anything else."""
-        return _DECODER.decode(text) if self._json is None else self._json.loads(text)
-
     def decoder(self, limits: Limits, from_server: bool = False) -> TextDecoder:
         """Make the decoder of one connection."""
         return TextDecoder(self, limits, from_server)
@@ -187,10 +180,10 @@ _HEAD = re.compile(r"(?:([0-4])|([56])([0-9]{1,10})-)(?:(/[^,]*)(?:,|$))?([0-9]*
 class TextDecoder:
     """Messages of one connection to packets: text, and the attachments that follow it."""
 
-    __slots__ = ("_codec", "_from_server", "_limits", "_parts", "_pending", "_size", "_wanted")
+    __slots__ = ("_from_server", "_limits", "_loads", "_parts", "_pending", "_size", "_wanted")
 
     def __init__(self, codec: TextCodec, limits: Limits, from_server: bool) -> None:
-        self._codec, self._limits, self._from_server = codec, limits, from_server
+        self._loads, self._limits, self._from_server = codec.loads, limits, from_server
         self._pending: Packet | None = None
         self._parts: list[bytes] = []
         self._size = self._wanted = 0
@@ -220,16 +213,20 @@ class TextDecoder:
         text = message[match.end() :]
         data = None
         if text:
-            check_depth(text, limits.depth)
+            if text.count("[") + text.count("{") > limits.depth:
+                check_depth(text, limits.depth)
             try:
-                data = self._codec.loads(text)
+                data = self._loads(text)
             except (ValueError, RecursionError) as error:
                 raise RemoteProtocolError(f"the payload isn't JSON: {ascii(str(error))[1:-1][:100]}") from None
         elif kind not in (CONNECT, DISCONNECT):
             raise RemoteProtocolError(f"a packet of type {kind} without a payload")
         packet = Packet(kind, namespace or "/", int(number) if number else None, data)
         if not binary:
-            validate(packet, self._from_server)
+            # The plain event, which most packets are, is seen to be right without a call.
+            name = data[0] if kind == EVENT and type(data) is list and data else None
+            if type(name) is not str or name in RESERVED:
+                validate(packet, self._from_server)
             return packet
         packet = packet._replace(type=EVENT if kind == BINARY_EVENT else ACK)
         validate(packet, self._from_server)
@@ -303,8 +300,6 @@ def check_depth(text: str, limit: int) -> None:
     Raises:
         RemoteProtocolError: It is.
     """
-    if text.count("[") + text.count("{") <= limit:
-        return
     brackets = _NOT_BRACKETS.sub("", _STRINGS.sub("", text)).replace("{", "[").replace("}", "]")
     for _ in range(limit):
         if not brackets:
@@ -339,6 +334,15 @@ def _deconstruct(data: Any, attachments: list[Message]) -> Any:
     if isinstance(data, dict):
         return {key: _deconstruct(value, attachments) for key, value in data.items()}
     return data
+
+
+def _escape_surrogates(text: str) -> str:
+    """Escape lone surrogates, which have no UTF-8; JavaScript sends them so."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return re.sub("[\ud800-\udfff]", lambda match: f"\\u{ord(match[0]):04x}", text)
+    return text
 
 
 def _finite(data: Any) -> Any:

@@ -27,7 +27,7 @@ class Reader:
         extensions: What the handshake agreed on.
     """
 
-    __slots__ = ("_count", "_decoder", "_fragments", "_max_fragments", "_protocol", "closing")
+    __slots__ = ("_count", "_decoder", "_fragments", "_max_fragments", "_protocol", "closing", "replying")
 
     def __init__(self, max_size: int, max_fragments: int = 1024, extensions: Sequence[Extension] = ()) -> None:
         self._protocol = Protocol(SERVER, state=OPEN, max_size=max_size, logger=logger)
@@ -36,6 +36,8 @@ class Reader:
         self._fragments: list[bytes] | None = None  # of a message whose end hasn't come
         self._decoder: codecs.IncrementalDecoder | None = None  # of a text message's fragments
         self._count = 0
+        self.replying = False
+        """True when `reply` may have something."""
         self.closing = False
         """True when no more can be received: send what `reply` returns, then end the connection."""
 
@@ -59,6 +61,7 @@ class Reader:
         for frame in protocol.events_received():
             opcode = frame.opcode  # type: ignore[union-attr]
             if opcode is not _TEXT and opcode is not _BINARY and opcode is not _CONT:
+                self.replying = True
                 continue
             payload = bytes(frame.data)  # type: ignore[union-attr]
             whole = frame.fin  # type: ignore[union-attr]
@@ -84,11 +87,12 @@ class Reader:
                 messages.append(joined if self._decoder is None else joined.decode())
                 self._fragments = self._decoder = None
         if protocol.close_expected():
-            self.closing = True
+            self.closing = self.replying = True
         return messages
 
     def reply(self) -> bytes:
         """Return what must be sent after `feed` or `fail`: pongs, a close frame; b"" when nothing."""
+        self.replying = False
         writes = self._protocol.data_to_send()
         return b"".join(writes) if writes else b""
 
@@ -101,7 +105,7 @@ class Reader:
             self._fragments = self._decoder = None
             if self._protocol.state is OPEN:
                 self._protocol.fail(code, reason)
-            self.closing = True
+            self.closing = self.replying = True
 
     @property
     def fault(self) -> str:

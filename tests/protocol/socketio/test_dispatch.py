@@ -75,7 +75,7 @@ def test_names_from_clients_are_not_remembered():
         handlers.find(f"event {i}", "/")
         handlers.find(f"event {i}", "/t")
         handlers.find(f"event {i}", "/none")
-    assert handlers._found == {}
+    assert handlers.found == {}
 
 
 def test_known_namespaces():

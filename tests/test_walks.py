@@ -1,0 +1,115 @@
+"""The two walks of docs/architecture: how many of our own calls an event and a broadcast take."""
+
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+from flask import Flask
+from websockets.protocol import CLIENT, OPEN, Protocol
+from werkzeug.test import create_environ
+
+import flask_realtime
+from flask_realtime import SocketIO
+from flask_realtime.io.connection import Connection
+from flask_realtime.protocol.websocket.reader import Reader
+
+OURS = str(Path(flask_realtime.__file__).parent)
+
+
+class Calls:
+    """Counts the calls of our own functions, and the sends, in this thread."""
+
+    def __enter__(self):
+        self.names, self.sends = [], 0
+        sys.setprofile(self.saw)
+        return self
+
+    def __exit__(self, *error):
+        sys.setprofile(None)
+
+    def saw(self, frame, event, function):
+        if event == "call" and frame.f_code.co_filename.startswith(OURS):
+            self.names.append(frame.f_code.co_qualname if sys.version_info >= (3, 11) else frame.f_code.co_name)
+        elif event == "c_call" and getattr(function, "__name__", "") == "send":
+            self.sends += 1
+
+
+class Site:
+    """A server whose hub and pool do nothing by themselves: the test takes every step in its own thread."""
+
+    def __init__(self):
+        self.app = Flask(__name__)
+        self.socketio = SocketIO(self.app, max_handler_threads=0, shutdown_timeout=0)
+        self.peers = []
+
+        @self.socketio.on("echo")
+        def echo(value):
+            return value
+
+    def connect(self):
+        """Open a WebSocket and join the default namespace; return the server's connection and the client's socket."""
+        server = self.socketio.server
+        engine = server.eio.engine
+        ours, peer = socket.socketpair()
+        ours.setblocking(False)
+        self.peers.append((ours, peer))
+        connection = Connection(server.eio.runtime.hub, ours, Reader(1_000_000), 1 << 20)
+        session = engine.prepare(create_environ("/socket.io/"))
+        engine.on_connect(session)
+        engine.open_websocket(session, connection)
+        connection._on_message = session.receive
+        self.send(peer, "40")
+        connection.readable()
+        return connection, peer
+
+    @staticmethod
+    def send(peer, text):
+        client = Protocol(CLIENT, state=OPEN)
+        client.send_text(text.encode())
+        peer.sendall(b"".join(client.data_to_send()))
+
+    def work(self):
+        """Run what waits for a thread of the pool."""
+        pool = self.socketio.server.eio.runtime.pool
+        function, args = pool._work.get_nowait()
+        function(*args)
+
+    def close(self):
+        self.socketio.server.shutdown()
+        for pair in self.peers:
+            for sock in pair:
+                sock.close()
+
+
+@pytest.fixture
+def site():
+    site = Site()
+    yield site
+    site.close()
+
+
+def test_an_event_takes_at_most_25_of_our_calls_from_bytes_to_ack(site):
+    connection, peer = site.connect()
+    for _ in range(2):  # the first event makes what the later ones find
+        site.send(peer, '420["echo","hello"]')
+        with Calls() as calls:
+            connection.readable()
+            site.work()
+    assert peer.recv(65536).endswith(b'430["hello"]')
+    assert len(calls.names) <= 25, "\n".join(calls.names)
+    assert calls.sends == 1
+
+
+def test_a_broadcast_takes_two_of_our_calls_and_one_send_for_each_recipient(site):
+    taken = {}
+    for count in (20, 60):
+        while len(site.peers) < count:
+            site.connect()
+        site.socketio.emit("news", {"text": "first"})
+        with Calls() as calls:
+            site.socketio.emit("news", {"text": "hello"})
+        taken[count] = len(calls.names), calls.sends
+    assert taken[60][0] - taken[20][0] == 2 * 40
+    assert taken[60][1] - taken[20][1] == 40
+    assert taken[20][0] <= 2 * 20 + 25
