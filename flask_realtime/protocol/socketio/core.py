@@ -155,10 +155,6 @@ class Core:
             return
         if len(link.clients) >= self.settings.max_namespaces:
             raise RemoteProtocolError(f"expected at most {self.settings.max_namespaces} namespaces")
-        if link.timer is not None:
-            link.timer.cancel()
-            link.timer = None
-        link.joined = True
         link.left.discard(namespace)
         client = link.clients[namespace] = Client(new_id(), session, namespace)
         with self._lock:
@@ -195,6 +191,11 @@ class Core:
         if refusal is not None:
             self._refuse(client, refusal)
             return
+        link: Link = client.session.data
+        link.joined = True
+        if link.timer is not None:
+            link.timer.cancel()
+            link.timer = None
         if client.state is CONNECTING:
             self._hello(client)
         self.logger.info("%s: connected to %s", client.sid, client.namespace)

@@ -182,6 +182,15 @@ def test_who_was_refused_only_is_closed_in_time():
     assert guest.closed
 
 
+def test_who_was_refused_by_a_handler_only_is_closed_in_time():
+    party = Party()
+    party.core.handlers.add("connect", lambda *args: False, "/")
+    guest = party.join("/")
+    assert not guest.closed
+    party.runtime.advance(46)
+    assert guest.closed
+
+
 def test_a_connection_that_ends_leaves_no_timer(party):
     guest = party.open()
     guest.session.close("transport close")
