@@ -73,7 +73,7 @@ class Contexts:
         if handler.target is None and not handler.any_event and event not in ("connect", "disconnect"):
             return self._run(client, event, event, args, handler.call, args)
         call, args, told = _special(client, handler, event, args)
-        return self._run(client, event, "*" if handler.any_event else event, told, call, args)
+        return self._run(client, event, "*" if handler.any_event else event, told, call, args, handler.target)
 
     def call_back(self, client: Client, callback: Callable[..., Any], args: Sequence[Any]) -> Any:
         """Call what waited for an acknowledgement, in the context of the client whose event emitted."""
@@ -87,6 +87,7 @@ class Contexts:
         told: Sequence[Any],
         call: Callable[..., Any],
         args: Sequence[Any],
+        target: Any = None,
     ) -> Any:
         """Enter a context, call, and leave it.
 
@@ -97,6 +98,8 @@ class Contexts:
             told: The arguments in ``request.event``.
             call: The handler.
             args: Its arguments.
+            target: The class-based namespace that it belongs to; its method ``error``, if any, gets what no error
+                handler takes.
         """
         ctx = self._push(client, message, told)
         unhandled: BaseException | None = None
@@ -106,7 +109,7 @@ class Contexts:
             except ConnectionRefusedError:
                 raise
             except Exception as error:
-                on_error = self._error_handler(client.namespace)
+                on_error = self._error_handler(client.namespace) or getattr(target, "error", None)
                 if on_error is None or (event == "connect" and isinstance(error, builtins.ConnectionRefusedError)):
                     raise
                 result = on_error(error)
@@ -130,10 +133,14 @@ class Contexts:
         session: ManagedSession | None = environ.get(SAVED_SESSION) if self.manage_session else None
         ctx = EventContext(app, environ, request, session)
         ctx.managed = session
-        ctx.push()
-        if session is None and self.manage_session:
-            # The connection's first event; if there are two at once, the later one takes what the earlier has kept.
-            ctx.managed = environ.setdefault(SAVED_SESSION, ManagedSession(ctx.session))
+        try:
+            ctx.push()
+            if session is None and self.manage_session:
+                # The connection's first event; of two at once, the later one takes what the earlier has kept.
+                ctx.managed = environ.setdefault(SAVED_SESSION, ManagedSession(ctx.session))
+        except BaseException as error:
+            ctx.pop(error)  # or what was pushed would stay with this thread, for the next client's event
+            raise
         return ctx
 
     def _save(self) -> None:
@@ -155,7 +162,7 @@ def _special(
     elif handler.any_event:
         args = told = (event, *args)
     if handler.target is not None:
-        extra = told if event == "connect" else args
+        extra = (client.session.environ, *args) if event == "connect" else args
         return handler.target.trigger_event, (event, client.sid, *extra), told
     if event in ("connect", "disconnect"):
         args = fit(handler.call, args, 0)

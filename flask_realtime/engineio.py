@@ -58,15 +58,15 @@ class Packet(NamedTuple):
         return Frame(f"{self.packet_type}{self.data or ''}")
 
 
-def choose_logger(chosen: bool | logging.Logger, name: str) -> logging.Logger:
+def choose_logger(chosen: Any, name: str) -> Any:
     """Return the logger that an option ``logger`` means.
 
     Args:
-        chosen: A logger is used as it is. True lets INFO through, and prints it to stderr when the program has set up
-            no logging of its own. False leaves everything as it is.
+        chosen: A logger is used as it is. What is true lets INFO through, and prints it to stderr when the program has
+            set up no logging of its own. What is false leaves everything as it is.
         name: Of our own logger.
     """
-    if not isinstance(chosen, bool):
+    if isinstance(chosen, (logging.Logger, logging.LoggerAdapter)) or hasattr(chosen, "isEnabledFor"):
         return chosen
     logger = logging.getLogger(name)
     if chosen:
@@ -96,7 +96,7 @@ class Server:
         max_handler_threads: Threads that run handlers, at most.
         max_client_handlers: Handlers of one client that may run at once.
         shutdown_timeout: Seconds that running handlers have to end when the server stops.
-        **options: See `flask_realtime.protocol.engineio.options.Options`: times in seconds, sizes in bytes.
+        **options: Those named above and more: see `flask_realtime.protocol.engineio.options.Options`.
 
     Raises:
         ConfigurationError: An option has a value that can't work; it is a ValueError too.
@@ -110,10 +110,21 @@ class Server:
     def __init__(
         self,
         async_mode: str | None = None,
-        *,
-        logger: bool | logging.Logger = False,
+        ping_interval: Any = 25,
+        ping_timeout: float = 20,
+        max_http_buffer_size: int = 1_000_000,
+        allow_upgrades: bool = True,
+        http_compression: bool = True,
+        compression_threshold: int = 1024,
+        cookie: Any = None,
+        cors_allowed_origins: Any = None,
+        cors_credentials: bool = True,
+        logger: Any = False,
         json: Any = None,
         async_handlers: bool = True,
+        monitor_clients: bool | None = None,
+        transports: Any = None,
+        *,
         max_handler_threads: int = 64,
         max_client_handlers: int = 16,
         shutdown_timeout: float = 10,
@@ -126,7 +137,20 @@ class Server:
         for complaint in complaints:
             warn(complaint)
         self.async_mode = "threading"
-        self.options = Options(**ours)
+        self.options = Options(
+            ping_interval=ping_interval,
+            ping_timeout=ping_timeout,
+            max_http_buffer_size=max_http_buffer_size,
+            allow_upgrades=allow_upgrades,
+            http_compression=http_compression,
+            compression_threshold=compression_threshold,
+            cookie=cookie,
+            cors_allowed_origins=cors_allowed_origins,
+            cors_credentials=cors_credentials,
+            monitor_clients=monitor_clients,
+            transports=transports,
+            **ours,
+        )
         self.logger = choose_logger(logger, "flask_realtime.engineio")
         self.json = json or standard_json
         self.handlers: dict[str, Callable[..., Any]] = {}
@@ -137,6 +161,12 @@ class Server:
         self.gateway = Gateway(self.engine, self.runtime)
         # At the end of the process, a worker's in the first place, clients are told and handlers end.
         atexit.register(_shutdown, weakref.ref(self))
+
+    def __getattr__(self, name: str) -> Any:
+        # Options are attributes too, as programs expect: server.ping_interval.
+        if name in engine_options.NAMES:
+            return getattr(self.options, name)
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     # Handlers.
 

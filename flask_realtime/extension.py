@@ -52,7 +52,7 @@ class SocketIO:
         self.namespace_handlers: list[Namespace] = []
         self.exception_handlers: dict[str, Callable[[BaseException], Any]] = {}
         self.default_exception_handler: Callable[[BaseException], Any] | None = None
-        self.manage_session: bool = True
+        self._manage_session = bool(kwargs.get("manage_session", True))
         self._contexts: Contexts | None = None
         self._options = kwargs
         if app is not None:
@@ -69,11 +69,13 @@ class SocketIO:
             ConfigurationError: An option has a value that can't work; it is a ValueError too.
         """
         options = {**self._options, **kwargs}
+        if "manage_session" not in kwargs:
+            options.pop("manage_session", None)  # the attribute may have been set since
         self._options = dict(options)
         if options.pop("message_queue", None) is not None or app is None:
             raise ConfigurationError("message_queue: this release serves one process; message queues are not in it yet")
         options.pop("channel", None)
-        self.manage_session = bool(options.pop("manage_session", True))
+        self._manage_session = bool(options.pop("manage_session", self._manage_session))
         resource = options.pop("path", None) or options.pop("resource", None) or "socket.io"
         options.pop("resource", None)
         self.server_options = dict(options)
@@ -84,7 +86,7 @@ class SocketIO:
             default = _flask_default(app)
         elif json is flask.json:
             json = _FlaskJson(app)
-        self._contexts = Contexts(app, self.manage_session, self._error_handler)
+        self._contexts = Contexts(app, self._manage_session, self._error_handler)
         self.server = face.Server(json=json, _invoke=self._contexts.invoke, _default=default, **options)
         for event, handler, namespace in self.handlers:
             self.core.handlers.add(event, handler, namespace)
@@ -104,6 +106,17 @@ class SocketIO:
         if self.server is None:
             raise RuntimeError("SocketIO has no application yet: call init_app(app) first")
         return self.server.core
+
+    @property
+    def manage_session(self) -> bool:
+        """Whether handlers get a session of their own connection; may be set at any time."""
+        return self._manage_session
+
+    @manage_session.setter
+    def manage_session(self, manage: bool) -> None:
+        self._manage_session = manage
+        if self._contexts is not None:
+            self._contexts.manage_session = manage
 
     @property
     def async_mode(self) -> str | None:
@@ -380,9 +393,6 @@ class SocketIO:
         return SocketIOTestClient(app, self, namespace, query_string, headers, auth, flask_test_client)
 
 
-CAPTURE = "flask_realtime.capture"
-
-
 class WSGIMiddleware(face.WSGIApp):
     """Puts the server in front of a Flask application."""
 
@@ -393,10 +403,6 @@ class WSGIMiddleware(face.WSGIApp):
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         environ = environ.copy()
         environ["flask.app"] = self.flask_app
-        if CAPTURE in environ:  # a test client makes its handshake; no request from outside can set this key
-            environ[CAPTURE].append(environ)
-            start_response("204 No Content", [])
-            return []
         return super().__call__(environ, start_response)
 
 

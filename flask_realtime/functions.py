@@ -25,7 +25,8 @@ def _sid(sid: str | None) -> str:
     return str(flask.request.sid) if sid is None else sid  # type: ignore[attr-defined]
 
 
-def _complain(function: str, unknown: dict[str, Any]) -> None:
+def complain(function: str, unknown: dict[str, Any]) -> None:
+    """Warn of keyword arguments that a function doesn't know."""
     for name in unknown:
         warn(f"{function}() doesn't know the argument {name!r}; it is ignored")
 
@@ -65,7 +66,7 @@ def emit(
 
     .. versionadded:: 0.1.0
     """
-    _complain("emit", unknown)
+    complain("emit", unknown)
     target = room if to is None else to
     if target is None and not broadcast:
         target = _sid(None)
@@ -98,7 +99,7 @@ def send(
 
     .. versionadded:: 0.1.0
     """
-    _complain("send", unknown)
+    complain("send", unknown)
     emit(
         "json" if json else "message",
         *(() if message is None else (message,)),
@@ -127,7 +128,7 @@ def call(
 
     .. versionadded:: 0.1.0
     """
-    _complain("call", unknown)
+    complain("call", unknown)
     target = room if to is None else to
     return _extension().call(
         event,

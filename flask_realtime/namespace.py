@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 class Namespace(socketio.Namespace):
     """A class-based namespace: its methods ``on_<event>`` get the event's arguments, ``flask.request`` the rest.
 
-    One instance serves all clients. `emit` and `send` go to everybody in the namespace unless told otherwise.
+    One instance serves all clients. `emit` and `send` go to everybody in the namespace unless told otherwise. A method
+    ``error(exception)``, if there is one, gets what its handlers raise and no error handler takes; what it returns is
+    acknowledged.
 
     Args:
         namespace: ``"/"`` by default; ``"*"`` for all.
@@ -35,8 +37,8 @@ class Namespace(socketio.Namespace):
 
         Args:
             event: Its name.
-            *args: The sid; then for connect the environ and the auth data if there is any, for disconnect the reason,
-                for other events their arguments.
+            *args: The sid; then for connect the environ and the auth data or None, for disconnect the reason, for other
+                events their arguments.
         """
         handler: Callable[..., Any] | None = getattr(self, f"on_{event or ''}", None)
         if handler is None:

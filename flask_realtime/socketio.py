@@ -24,7 +24,7 @@ from .errors import (
 from .io.wsgi import keep
 from .managers import Manager
 from .protocol.engineio.session import Session
-from .protocol.socketio.client import Client
+from .protocol.socketio.client import Client as _Client
 from .protocol.socketio.core import Core, Settings, Waiter, arguments
 from .protocol.socketio.dispatch import Handler, fit
 from .protocol.socketio.packets import Codec, Limits, TextCodec
@@ -104,7 +104,7 @@ class Server:
         max_namespaces: int = 32,
         max_pending_acks: int = 1000,
         engineio_logger: bool | logging.Logger = False,
-        _invoke: Callable[[Client, Handler, Any, Sequence[Any]], Any] | None = None,
+        _invoke: Callable[[_Client, Handler, Any, Sequence[Any]], Any] | None = None,
         _default: Callable[[Any], Any] | None = None,
         **options: Any,
     ) -> None:
@@ -146,7 +146,7 @@ class Server:
         self.environ.pop(session.sid, None)
         self.core.closed(session, reason)
 
-    def _invoke(self, client: Client, handler: Handler, event: Any, args: Sequence[Any]) -> Any:
+    def _invoke(self, client: _Client, handler: Handler, event: Any, args: Sequence[Any]) -> Any:
         """Call a handler with the arguments of this face: the sid comes first."""
         least = 1
         if event == "connect":
@@ -299,7 +299,7 @@ class Server:
 
     # Rooms and sessions.
 
-    def _client(self, sid: str, namespace: str | None) -> Client:
+    def _client(self, sid: str, namespace: str | None) -> _Client:
         client = self.core.client(sid, namespace or "/")
         if client is None:
             raise KeyError(f"no client {sid!r} in namespace {namespace or '/'!r}")

@@ -10,9 +10,10 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import flask
+from flask.testing import EnvironBuilder
 
 from .errors import ConnectionRefusedError
-from .extension import CAPTURE
+from .functions import complain
 from .protocol.engineio.session import CLIENT_DISCONNECT
 from .protocol.socketio.packets import (
     ACK,
@@ -90,18 +91,24 @@ class SocketIOTestClient:
         session.transport = _Memory(self._written)
 
     def _environ(self, query_string: str | None, headers: Any) -> dict[str, Any]:
-        """Make the handshake's environ as the application's own layers and the Flask test client's cookies make it."""
-        client = self.flask_test_client or self.app.test_client()
+        """Make the handshake's environ, with the cookies and the environ of the Flask test client, if one was given."""
+        client = self.flask_test_client
         path = self.socketio.sockio_mw.path if self.socketio.sockio_mw is not None else "/socket.io"
-        captured: list[dict[str, Any]] = []
-        client.get(
-            path.rstrip("/") + "/",
+        builder = EnvironBuilder(
+            self.app,
+            path=path.rstrip("/") + "/",
             query_string=(query_string or "").removeprefix("?"),
             headers=headers,
-            environ_overrides={CAPTURE: captured},
+            environ_base={"REMOTE_ADDR": "127.0.0.1"} if client is None else client.environ_base,
         )
-        environ = captured[0]
-        del environ[CAPTURE]
+        try:
+            environ: dict[str, Any] = builder.get_environ()
+        finally:
+            builder.close()
+        environ["flask.app"] = self.app
+        if client is not None:
+            # The one way to them that makes no request, which would end what a test keeps open by ``with client``.
+            client._add_cookies_to_wsgi(environ)
         return environ
 
     # What the field's tests use.
@@ -151,7 +158,9 @@ class SocketIOTestClient:
         self.connected.clear()
         self._runtime.raise_error()
 
-    def emit(self, event: str, *args: Any, callback: bool = False, namespace: str | None = None) -> Any:
+    def emit(
+        self, event: str, *args: Any, callback: bool = False, namespace: str | None = None, **unknown: Any
+    ) -> Any:
         """Send an event; it has been handled when this returns.
 
         Args:
@@ -166,9 +175,13 @@ class SocketIOTestClient:
 
         Raises:
             Exception: What the handler raised.
+            RuntimeError: The client isn't connected to the namespace.
             TypeError: A value can't be sent.
         """
+        complain("SocketIOTestClient.emit", unknown)
         namespace = namespace or "/"
+        if not self.is_connected(namespace):
+            raise RuntimeError("not connected")
         number = None
         if callback:
             self._number += 1
@@ -179,9 +192,11 @@ class SocketIOTestClient:
         answer = self.acks.pop((namespace, number), None)
         return answer[0] if answer is not None and len(answer) == 1 else answer
 
-    def send(self, data: Any, json: bool = False, callback: bool = False, namespace: str | None = None) -> Any:
+    def send(
+        self, data: Any, json: bool = False, callback: bool = False, namespace: str | None = None, **unknown: Any
+    ) -> Any:
         """Send the event ``"message"``, or ``"json"`` when ``json`` is true; see `emit`."""
-        return self.emit("json" if json else "message", data, callback=callback, namespace=namespace)
+        return self.emit("json" if json else "message", data, callback=callback, namespace=namespace, **unknown)
 
     def get_received(self, namespace: str | None = None) -> list[dict[str, Any]]:
         """Return what came in a namespace since the last call.
@@ -310,7 +325,9 @@ class _Inline:
                 self._error = self._error or error
             done(token, None, error)
         else:
-            done(token, result, None)
+            problem = done(token, result, None)
+            if isinstance(problem, BaseException):
+                self._error = self._error or problem
 
     def raise_error(self) -> None:
         """Raise the first error that a handler has raised."""

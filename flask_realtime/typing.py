@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
-Done = Callable[[Any, Any, "BaseException | None"], None]
-"""Called as ``done(token, result, error)`` when user code has ended; ``error`` is None when it returned."""
+Done = Callable[[Any, Any, "BaseException | None"], object]
+"""Called as ``done(token, result, error)`` when user code has ended; ``error`` is None when it returned. May
+return an error that came after it."""
 
 
 class Frame(Protocol):

@@ -18,6 +18,8 @@ logger = logging.getLogger("flask_realtime.io")
 
 _AGAIN = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
+_PIECE, _RECORD = 262144, 16384  # bytes offered at a time: of a backlog, and to TLS, whose records hold no more
+
 LINGER = 2.0
 """Seconds that a peer has to close its side after our close frame."""
 
@@ -48,6 +50,7 @@ class Connection:
         "_max_backlog",
         "_on_close",
         "_on_message",
+        "_opened",
         "_paused",
         "_pulled",
         "_reader",
@@ -73,6 +76,7 @@ class Connection:
         self._watching_write = False
         self._closing = False  # a close frame is sent or waits; nothing else is sent after it
         self._pulled = False  # the end was reported to the floor above
+        self._opened = False
         self._paused = False
         self._draining = False  # the peer was told that it is over; its answer or its end is awaited
         self._timer: Timer | None = None
@@ -94,6 +98,7 @@ class Connection:
         self._hub.call_soon(self._open, early)
 
     def _open(self, early: bytes) -> None:
+        self._opened = True
         if early and not self._receive(early):
             return
         if self._sock is not None:
@@ -117,7 +122,7 @@ class Connection:
                 return
             if not self._backlog:
                 try:
-                    sent = self._sock.send(data)
+                    sent = self._offer(data) if self._tls else self._sock.send(data)
                 except _AGAIN:
                     sent = 0
                 except OSError:
@@ -135,6 +140,25 @@ class Connection:
         logger.warning("a slow client is closed: %d bytes wait, the limit is %d", waiting, self._max_backlog)
         self._hub.call_soon(self._cut)
 
+    def _offer(self, data: bytes | bytearray) -> int:
+        """Send what the socket takes now and return how much that was. With the lock held.
+
+        OpenSSL wants a piece that it couldn't send again with the same beginning and no shorter, so TLS gets pieces of
+        one record, each from the beginning of what is left.
+        """
+        if not self._tls:
+            try:
+                return int(self._sock.send(data))
+            except _AGAIN:
+                return 0
+        sent = 0
+        while sent < len(data):
+            try:
+                sent += self._sock.send(data[sent : sent + _RECORD])
+            except _AGAIN:
+                break
+        return sent
+
     def _late(self) -> None:
         if not self._watching_write:
             self._watching_write = True
@@ -146,9 +170,7 @@ class Connection:
             self._backlog += data
             return
         try:
-            sent = self._sock.send(data)
-        except _AGAIN:
-            sent = 0
+            sent = self._offer(data)
         except OSError:
             return
         if sent < len(data):
@@ -226,18 +248,18 @@ class Connection:
         with self._lock:
             if self._sock is None:
                 return
+            lost = False
             try:
-                sent = self._sock.send(self._backlog[:262144])
-            except _AGAIN:
-                return
+                del self._backlog[: self._offer(self._backlog[:_PIECE])]
             except OSError:
                 self._backlog.clear()
-                sent = 0
-            del self._backlog[:sent]
+                lost = True
             done = not self._backlog
             if done:
                 self._watching_write = False
-        if done:
+        if lost:
+            self._gone()
+        elif done:
             self._rewatch()
             if self._reader.closing:
                 self._finish()
@@ -251,7 +273,7 @@ class Connection:
         self._rewatch()
 
     def _rewatch(self) -> None:
-        if self._sock is None:
+        if self._sock is None or not self._opened:  # not before the early bytes, and there is somebody to take them
             return
         if self._paused:
             self._hub.watch_write_only(self._sock, self, self._watching_write)

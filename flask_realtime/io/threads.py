@@ -125,7 +125,12 @@ class Pool:
                 return
             thread = threading.Thread(target=self._run, name="flask_realtime-handler", daemon=True)
             self._threads.add(thread)
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError as error:  # no more threads for this process, or it ends; the clock tries again
+            with self._lock:
+                self._threads.discard(thread)
+            logger.warning("can't start a thread for handlers: %s", error)
 
     def _run(self) -> None:
         work, me, threads = self._work, threading.current_thread(), self._threads
@@ -189,6 +194,18 @@ class Pool:
             held_up()
         self._inboxes.append((inbox, held_up))
 
+    def _help(self) -> None:
+        """Run what waits in the caller's thread: a process that ends may start no more threads."""
+        try:
+            function, args = self._work.get(timeout=0.002)
+        except queue.Empty:
+            return
+        try:
+            function(*args)
+        finally:
+            with self._lock:
+                self._open -= 1
+
     def stop(self, seconds: float) -> bool:
         """End the threads when all is done; False when something still runs after ``seconds``."""
         if self._pid != os.getpid():
@@ -196,7 +213,10 @@ class Pool:
         deadline = time.monotonic() + seconds
         mine = threading.current_thread() in self._threads
         while (self._open > mine or self._inboxes) and time.monotonic() < deadline:
-            time.sleep(0.002)  # only while the process ends
+            if self._threads:
+                time.sleep(0.002)  # only while the process ends
+            else:
+                self._help()
         done = self._open <= mine
         self._stopping = True
         for _ in list(self._threads):

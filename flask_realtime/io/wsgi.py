@@ -25,10 +25,14 @@ from ..protocol.engineio.requests import Outcome, Read, Request, Respond, Upgrad
 from ..protocol.websocket.reader import Reader
 from ..typing import Frame
 from .connection import Connection
+from .hub import Timer
 from .threads import Threads
 
 Environ = dict[str, Any]
 StartResponse = Callable[..., Any]
+
+STALL = 10.0
+"""Seconds that a client may take nothing of an answer before it is given up."""
 
 _SOCKETS = ("werkzeug.socket", "gunicorn.socket")
 _DROPPED = frozenset((*_SOCKETS, "wsgi.input", "werkzeug.request", "wsgi.file_wrapper", "gunicorn.sock"))
@@ -63,7 +67,7 @@ class Gateway:
         )
         outcome: Outcome = answer(self._engine, request)
         if isinstance(outcome, Read):
-            outcome = _read(outcome, environ)
+            outcome = _read(outcome, environ)  # which may have to wait as well
         if isinstance(outcome, Wait):
             return self._wait(outcome, environ, sock, start_response)
         if isinstance(outcome, Upgrade):
@@ -78,7 +82,7 @@ class Gateway:
         movable = sock is not None and can_move(environ, sock)
         poll = Parked(self._runtime, wait) if movable else Blocking(self._runtime, wait, sock)
         try:
-            frames = wait.polling.poll(poll.ready)
+            frames = wait.poll(poll.ready)
         except RemoteProtocolError:
             return _start(wait.refuse(), start_response)
         if frames is not None:
@@ -215,6 +219,7 @@ class Parked:
         self._rest = b""
         self._answer: bytes | None = None
         self._sent = False
+        self._timer: Timer | None = None
 
     def ready(self, frames: Sequence[Frame]) -> None:
         """The poll is answered. Any thread."""
@@ -260,11 +265,14 @@ class Parked:
             self._end()
             return
         self._rest = self._rest[sent:]
-        if self._rest:
-            self._hub.watch(sock, self, write=True)
-        else:
+        if not self._rest:
             self._sent = True
             self._end()
+            return
+        self._hub.watch(sock, self, write=True)
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._hub.call_later(STALL, self.failed)
 
     def readable(self) -> None:
         """The peer has gone, or sends what it shouldn't while it waits."""
@@ -279,7 +287,7 @@ class Parked:
             self.failed()
 
     def failed(self) -> None:
-        self._wait.polling.forget(self.ready)
+        self._wait.forget(self.ready)
         if not self._sent:  # what it was to get is lost, so the session can't go on
             self._wait.abort()
         self._end()
@@ -288,6 +296,8 @@ class Parked:
         with self._lock:
             sock, self._sock = self._sock, None
         if sock is not None:
+            if self._timer is not None:
+                self._timer.cancel()
             self._hub.unwatch(sock)
             sock.close()
 
@@ -330,7 +340,7 @@ class Blocking:
         except OSError:
             data = b""
         self._hub.unwatch(self._sock)
-        if (not data or isinstance(self._sock, ssl.SSLSocket)) and self._wait.polling.forget(self.ready):
+        if (not data or isinstance(self._sock, ssl.SSLSocket)) and self._wait.forget(self.ready):
             self._wait.abort()
             self._event.set()
 
@@ -396,7 +406,7 @@ def header_of(environ: Environ) -> Callable[[str], str | None]:
     return header
 
 
-def _read(read: Read, environ: Environ) -> Respond:
+def _read(read: Read, environ: Environ) -> Respond | Wait:
     """Read a body, counting as it comes."""
     length = environ.get("CONTENT_LENGTH")
     stream = environ["wsgi.input"]
@@ -407,8 +417,7 @@ def _read(read: Read, environ: Environ) -> Respond:
                 400, [("Content-Type", "application/json"), _NO_STORE, _CLOSE], b'{"code":3,"message":"Bad request"}'
             )
         if int(length) > read.limit:
-            answered = read.respond(None)
-            return answered._replace(headers=[*answered.headers, _CLOSE])
+            return _too_large(read)
         wanted = int(length)
     elif environ.get("wsgi.input_terminated"):
         wanted = -1
@@ -429,9 +438,16 @@ def _read(read: Read, environ: Environ) -> Respond:
         read.fail()
         return Respond(400, [_NO_STORE, _CLOSE], b"")
     if len(body) > read.limit:
-        answered = read.respond(None)
-        return answered._replace(headers=[*answered.headers, _CLOSE])
+        return _too_large(read)
     return read.respond(bytes(body))
+
+
+def _too_large(read: Read) -> Respond | Wait:
+    """Answer, and close the connection, since the rest of the body stands in it."""
+    answered = read.respond(None)
+    if isinstance(answered, Respond):
+        return answered._replace(headers=[*answered.headers, _CLOSE])
+    return answered
 
 
 def _start(answered: Respond, start_response: StartResponse) -> list[bytes]:

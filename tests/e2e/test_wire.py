@@ -122,7 +122,7 @@ def test_polling_handshake(wire):
 
 def test_sub_second_values_survive(server_for):
     session = Polling(server_for("heartbeat"))
-    assert (session.open["pingInterval"], session.open["pingTimeout"]) == (300, 500)
+    assert (session.open["pingInterval"], session.open["pingTimeout"]) == (300, 1500)
 
 
 def test_websocket_handshake(wire):
@@ -491,7 +491,8 @@ def test_a_message_beyond_the_limit_closes_with_1009(wire):
         frame = '420["measure",""]'
         peer.send(f'420["measure","{"x" * (MAX - len(frame))}"]')
         assert peer.recv(timeout=LIMIT) == f'430["str",{MAX - len(frame)}]'
-        peer.send(f'420["measure","{"x" * (MAX - len(frame) + 1)}"]')
+        with contextlib.suppress(ConnectionClosed):  # the close may come while it is still being sent
+            peer.send(f'420["measure","{"x" * (MAX - len(frame) + 1)}"]')
         assert until_closed(peer)[0] == 1009
     assert len(ended(wire, peer.who)) == 1
 

@@ -343,7 +343,8 @@ def test_a_poll_that_was_answered_but_not_delivered_ends_the_session():
     site = Site()
     session = site.server.engine.prepare({})
     site.server.engine.open_polling(session)
-    wait = wsgi.Wait(session.polling, lambda frames: wsgi.Respond(200, [], b"4a"), None, session.lost)
+    polling = session.polling
+    wait = wsgi.Wait(polling.poll, polling.forget, lambda frames: wsgi.Respond(200, [], b"4a"), None, session.lost)
     hub, done = site.server.runtime.hub, threading.Event()
     parked = wsgi.Parked(site.server.runtime, wait)
     assert session.polling.poll(parked.ready) is None

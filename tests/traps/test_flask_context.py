@@ -380,11 +380,11 @@ def stop_by_event():
 
 @socketio.on("disconnect")
 def disconnected(reason):
-    print("disconnected:", reason, flush=True)
+    print(f"disconnected: {reason}\\n", end="", flush=True)  # one write: the server's log goes the same way
 
 
 socketio.run(app, port=int(sys.argv[1]), **eval(sys.argv[2]))
-print("run has returned", flush=True)
+print("run has returned\\n", end="", flush=True)
 """
 
 

@@ -51,6 +51,8 @@ class Engine:
         self.on_message = on_message
         self.on_disconnect = on_disconnect
         self.origins = Origins(options)
+        self.lock = runtime.lock()
+        """Guards each session's state, with its transport."""
         self.sessions: dict[str, Session] = {}
         self.farewells: dict[str, Polling] = {}
         self.heartbeat = Heartbeat(runtime, options.interval, options.ping_timeout, self._expired)
@@ -78,15 +80,18 @@ class Engine:
 
     def open_websocket(self, session: Session, transport: Transport) -> None:
         """Start a session over a WebSocket; its first frame is the open packet."""
-        polling, session.polling = session.polling, None
-        transport.write((self.open_packet(session, ()),))
-        if polling is None or session.state is CLOSED:
+        with self.lock:  # against a close in another thread
+            polling, session.polling = session.polling, None
+            transport.write((self.open_packet(session, ()),))
+            refused = polling is None or session.state is CLOSED
+            if polling is not None and not refused:
+                session.state = WEBSOCKET
+                polling.upgrade(transport)  # first: what waits goes before what comes
+                session.transport = transport
+        if refused:
             transport.close()
-            return
-        session.state = WEBSOCKET
-        polling.upgrade(transport)  # first: what waits goes before what comes
-        session.transport = transport
-        self.heartbeat.start(session)
+        else:
+            self.heartbeat.start(session)
 
     def open_packet(self, session: Session, upgrades: tuple[str, ...]) -> Frame:
         """Return the packet that tells the client its id and our times, in milliseconds.
@@ -128,7 +133,10 @@ class Engine:
     def close_all(self, code: int = 1001, text: str = "server shutting down") -> None:
         """End every session."""
         for session in list(self.sessions.values()):
-            session.close(SERVER_DISCONNECT, code, text)
+            try:
+                session.close(SERVER_DISCONNECT, code, text)
+            except Exception:  # the others have to be told all the same
+                self.logger.exception("%s: could not be closed", session.sid)
 
     def _expired(self, session: Session) -> None:
         session.close(PING_TIMEOUT, 1001, "ping timeout")

@@ -39,6 +39,7 @@ class Heartbeat:
 
     def start(self, session: Session) -> None:
         """Begin, or begin again: the next ping is one interval from now. Any thread may call this."""
+        session.pinged = False
         due = self._runtime.now() + self._interval
         self._append(self._pings, due, session)
         if due < self._armed:
@@ -72,7 +73,7 @@ class Heartbeat:
             self._arm(due)
 
     def _ping(self, session: Session, now: float) -> None:
-        session.heard = False
+        session.heard, session.pinged = False, True
         self._append(self._deadlines, now + self._timeout, session)
         session.send(_PING)
 

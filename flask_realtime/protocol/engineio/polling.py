@@ -182,7 +182,7 @@ class Polling:
             poll(frames)
 
     def pause(self, paused: bool) -> None:
-        """Nothing to do: a client that polls is paused by the answers to its requests."""
+        """Nothing to do: a client that polls is paused by the late answer to its POST."""
 
     def _take(self) -> list[Frame]:
         frames, self._frames, self._size = self._frames, [], 0

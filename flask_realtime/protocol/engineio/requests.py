@@ -53,19 +53,28 @@ class Respond(NamedTuple):
 
 
 class Wait(NamedTuple):
-    """Answer when ``polling`` has something: ``poll(ready)``, ``respond(frames)``; ``abort()`` if the peer leaves."""
+    """Answer later: call ``poll(ready)``, and answer with ``respond`` of what it returns, or of what ``ready`` gets.
 
-    polling: polling.Polling
+    Attributes:
+        poll: Returns frames, or None: ``ready`` will be called. Raises RemoteProtocolError: answer with ``refuse()``.
+        forget: Withdraws ``ready``; False when it was called.
+        respond: Makes the answer.
+        refuse: Makes the other answer.
+        abort: To be called when the peer has gone before it had the answer.
+    """
+
+    poll: Callable[[polling.Ready], Sequence[Frame] | None]
+    forget: Callable[[polling.Ready], bool]
     respond: Callable[[Sequence[Frame]], Respond]
     refuse: Callable[[], Respond]
     abort: Callable[[], object]
 
 
 class Read(NamedTuple):
-    """Read the body, at most ``limit`` bytes, then answer with ``respond(body)``; None for a body that is larger."""
+    """Read the body, at most ``limit`` bytes, then go on with ``respond(body)``; None for a body that is larger."""
 
     limit: int
-    respond: Callable[[bytes | None], Respond]
+    respond: Callable[[bytes | None], Respond | Wait]
     fail: Callable[[], object]
 
 
@@ -205,7 +214,8 @@ class _Answer:
             return self.respond(400, b"")
 
         return Wait(
-            polling_,
+            polling_.poll,
+            polling_.forget,
             lambda frames: self.packets(frames, session),
             refuse,
             lambda: session.lost(TRANSPORT_ERROR),
@@ -224,9 +234,9 @@ class _Answer:
             session.end_post()
             session.lost(TRANSPORT_ERROR)
 
-        def receive(body: bytes | None) -> Respond:
-            session.end_post()
+        def receive(body: bytes | None) -> Respond | Wait:
             if body is None:
+                session.end_post()
                 return self.respond(413, b"")
             try:
                 text = body.decode()
@@ -234,10 +244,17 @@ class _Answer:
                     text = polling.unwrap(text)
                 packets = polling.decode(text)
             except (RemoteProtocolError, ValueError) as error:
+                session.end_post()
                 session.fault(RemoteProtocolError(f"bad payload: {error}"))
                 return self.refuse(3, "bad payload")
             for packet in packets:
                 session.receive(packet)
+            if session.paused:  # its handlers are behind: it may post again when they aren't
+                return Wait(session.hold, session.unhold, done, lambda: done(()), lambda: session.lost(TRANSPORT_ERROR))
+            return done(())
+
+        def done(frames: Sequence[Frame]) -> Respond:
+            session.end_post()
             if session.reason == TRANSPORT_ERROR:
                 return self.refuse(3, "bad payload")
             return self.respond(200, b"ok", kind="text/html")

@@ -9,7 +9,7 @@ from ...errors import RemoteProtocolError
 from ...typing import Frame, Timer, Transport
 from .frame import CLOSE, MESSAGE, NOOP, OPEN, PING, PONG, UPGRADE
 from .frame import Frame as Packet
-from .polling import Polling
+from .polling import Polling, Ready
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -48,11 +48,13 @@ class Session:
         inbox: The runtime keeps its own here.
         heard: Whether anything came since the last ping.
         paused: Whether we don't read what comes, and so can't hear of it.
+        pinged: Whether a pong is due.
         beat: The heartbeat's entry.
     """
 
     __slots__ = (
         "_engine",
+        "_held",
         "beat",
         "data",
         "environ",
@@ -60,6 +62,7 @@ class Session:
         "inbox",
         "jsonp",
         "paused",
+        "pinged",
         "polling",
         "post_turns",
         "probe",
@@ -88,6 +91,8 @@ class Session:
         self.post_turns = [1]
         self.jsonp: str | None = None
         self.paused = False
+        self._held: Ready | None = None
+        self.pinged = False
         self.reason = ""
 
     @property
@@ -116,7 +121,8 @@ class Session:
         if kind == MESSAGE:
             self._engine.on_message(self, message[1:])
         elif kind == PONG:
-            self._engine.heartbeat.start(self)
+            if self.pinged:  # others are a sign of life and no more
+                self._engine.heartbeat.start(self)
         elif kind == CLOSE:
             if self.polling is not None:
                 self.polling.release(_NOOP)
@@ -154,10 +160,11 @@ class Session:
 
     def begin_probe(self, transport: Transport) -> bool:
         """Let a WebSocket try to take over; False when another one does already."""
-        following = TRANSITIONS[self.state].get(PROBE)
-        if following is None:
-            return False
-        self.state, self.probe = following, transport
+        with self._engine.lock:
+            following = TRANSITIONS[self.state].get(PROBE)
+            if following is None:
+                return False
+            self.state, self.probe = following, transport
         return True
 
     def receive_probe(self, transport: Transport, message: str | bytes) -> bool:
@@ -173,12 +180,8 @@ class Session:
                 self.polling.draining = True
                 self.polling.release(_NOOP)
                 return False
-            if message == UPGRADE and self.polling.draining:
+            if message == UPGRADE and self.polling.draining and self._switch(transport, self.polling):
                 self.heard = True
-                self.state = TRANSITIONS[self.state][SWITCH]
-                self._probe_is_over()
-                self.polling.upgrade(transport)  # first: what waits goes before what comes
-                self.transport = transport
                 self.polling.release(_NOOP)
                 return True
         self._engine.logger.warning("%s: upgrade failed: unexpected packet %s", self.sid, ascii(message[:20]))
@@ -186,13 +189,27 @@ class Session:
         transport.close(1008, "unexpected packet during the upgrade")
         return False
 
+    def _switch(self, transport: Transport, polling: Polling) -> bool:
+        with self._engine.lock:  # against a close in another thread, which must find one transport or the other
+            following = TRANSITIONS[self.state].get(SWITCH)
+            if following is None:
+                return False
+            self.state = following
+            self._probe_is_over()
+            polling.upgrade(transport)  # first: what waits goes before what comes
+            self.transport = transport
+        if self.paused:
+            transport.pause(True)
+        return True
+
     def end_probe(self, transport: Transport) -> None:
         """The attempt is over without success; polling goes on, and another attempt may come."""
-        if self.probe is transport and self.state is PROBING:
-            self.state = TRANSITIONS[PROBING][LOST]
-            self._probe_is_over()
-            if self.polling is not None:
-                self.polling.draining = False
+        with self._engine.lock:
+            if self.probe is transport and self.state is PROBING:
+                self.state = TRANSITIONS[PROBING][LOST]
+                self._probe_is_over()
+                if self.polling is not None:
+                    self.polling.draining = False
 
     def _probe_is_over(self) -> None:
         self.probe, timer, self.probe_timer = None, self.probe_timer, None
@@ -203,9 +220,31 @@ class Session:
 
     def pause(self, paused: bool) -> None:
         """Let the transport read no further, or go on. Any thread may call this."""
-        self.paused = paused
+        with self._engine.lock:
+            self.paused = paused
+            held = None
+            if not paused:
+                held, self._held = self._held, None
         self.heard = True
         self.transport.pause(paused)
+        if held is not None:
+            held(())
+
+    def hold(self, ready: Ready) -> Sequence[Frame] | None:
+        """Leave ``ready`` to be called when reading goes on; returns no frames when it does already."""
+        with self._engine.lock:
+            if not self.paused or self.state is CLOSED:
+                return ()
+            self._held = ready
+            return None
+
+    def unhold(self, ready: Ready) -> bool:
+        """Withdraw it; False when it was called meanwhile."""
+        with self._engine.lock:
+            if self._held is None or self._held != ready:
+                return False
+            self._held = None
+            return True
 
     def send(self, frames: Sequence[Frame]) -> None:
         """Send the packets of one message. Any thread may call this, also after the end."""
@@ -219,13 +258,15 @@ class Session:
             code: For a WebSocket's close frame.
             text: Likewise.
         """
-        if self._engine.sessions.pop(self.sid, None) is None:
-            return
-        self.reason = reason
-        probe = self.probe
-        self._probe_is_over()
-        transport, polling, was = self.transport, self.polling, self.state
-        self.state = CLOSED
+        with self._engine.lock:
+            if self._engine.sessions.pop(self.sid, None) is None:
+                return
+            self.reason = reason
+            probe = self.probe
+            self._probe_is_over()
+            transport, polling, was = self.transport, self.polling, self.state
+            self.state = CLOSED
+            held, self._held = self._held, None
         self._engine.heartbeat.stop(self)
         transport.close(code, text)
         if was in (POLLING, PROBING) and polling is not None and reason == SERVER_DISCONNECT and polling.holds:
@@ -233,6 +274,8 @@ class Session:
         self.transport = _NOWHERE
         if probe is not None:
             probe.close(1000)
+        if held is not None:
+            held(())
         self._engine.on_disconnect(self, reason)
 
 

@@ -218,6 +218,10 @@ class Core:
     def _refuse(self, client: Client, refusal: dict[str, Any]) -> None:
         with self._lock:
             told, client.state = client.state is not CONNECTING, GONE
+            acks, client.acks = client.acks, None
+        _give_up(acks)
+        if told:
+            client.session.data.left.add(client.namespace)  # what it had sent before it knew is dropped
         self._forget(client)
         self.logger.info("%s: refused by the connect handler of %s", client.sid, client.namespace)
         try:
@@ -234,13 +238,16 @@ class Core:
         client = self.client(sid, namespace)
         if client is None:
             return
-        if client.state is CONNECTED and not client.deciding:
-            client.session.data.left.add(namespace)
-            self._send(client.session, Packet(DISCONNECT, namespace))
-        self._leave(client, SERVER_DISCONNECT)
+        self._leave(client, SERVER_DISCONNECT, tell=True)
 
-    def _leave(self, client: Client, reason: str) -> None:
-        """Run the disconnect handler, once for each client that was accepted, then forget the client."""
+    def _leave(self, client: Client, reason: str, tell: bool = False) -> None:
+        """Run the disconnect handler, once for each client that was accepted, then forget the client.
+
+        Args:
+            client: Which.
+            reason: For the handler.
+            tell: Whether the client doesn't know yet.
+        """
         with self._lock:
             if client.deciding:
                 client.leave_reason = client.leave_reason or reason
@@ -249,9 +256,10 @@ class Core:
                 return
             client.state = LEAVING
             acks, client.acks = client.acks, None
-        for waiting in (acks or {}).values():
-            if isinstance(waiting, Waiter):
-                waiting.give_up()
+        _give_up(acks)
+        if tell:
+            client.session.data.left.add(client.namespace)
+            self._send(client.session, Packet(DISCONNECT, client.namespace))
         handler = self.handlers.find("disconnect", client.namespace)
         if handler is None:
             self._left(client, None, None)
@@ -306,8 +314,10 @@ class Core:
             args = (client, handler, event, data[1:])
             client.session.runtime.run(client.session, self.invoke, args, self._handled, (client, number, event))
 
-    def _handled(self, token: tuple[Client, int | None, Any], result: Any, error: BaseException | None) -> None:
-        """A handler has ended: acknowledge, when the client asked for it."""
+    def _handled(
+        self, token: tuple[Client, int | None, Any], result: Any, error: BaseException | None
+    ) -> BaseException | None:
+        """A handler has ended: acknowledge, when the client asked for it. Returns why that can't be done."""
         client, number, event = token
         if error is not None:
             self._log(error, client, event)
@@ -317,9 +327,12 @@ class Core:
                 client.session.send(self._frames(Packet(ACK, client.namespace, number, data)))
             except (TypeError, ValueError, RecursionError) as problem:
                 self._log(problem, client, event)
+                return problem
+        return None
 
     def _acknowledged(self, client: Client, number: int, data: list[Any]) -> None:
-        waiting = client.acks.pop(number, None) if client.acks else None
+        acks = client.acks  # once: another thread may take it away
+        waiting = acks.pop(number, None) if acks else None
         if waiting is None:
             self.logger.info("%s: an unknown acknowledgement is ignored", client.sid)
         elif isinstance(waiting, Waiter):
@@ -334,9 +347,10 @@ class Core:
     def forget_waiter(self, waiter: Waiter, clients: Iterable[Client]) -> None:
         """Drop a waiter whose time is over."""
         for client in clients:
-            for number, waiting in list((client.acks or {}).items()):
-                if waiting is waiter and client.acks:
-                    client.acks.pop(number, None)
+            acks = client.acks or {}
+            for number, waiting in list(acks.items()):
+                if waiting is waiter:
+                    acks.pop(number, None)
 
     # Emitting.
 
@@ -487,6 +501,13 @@ class Core:
             ascii(client.namespace)[:100],
             exc_info=error,
         )
+
+
+def _give_up(acks: dict[int, Any] | None) -> None:
+    """Tell those who wait for acknowledgements that none will come."""
+    for waiting in (acks or {}).values():
+        if isinstance(waiting, Waiter):
+            waiting.give_up()
 
 
 def arguments(result: Any) -> list[Any]:

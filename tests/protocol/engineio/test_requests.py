@@ -158,7 +158,7 @@ def test_a_cookie_is_set_by_the_handshake_only():
     assert "Secure" in dict(floor.request(scheme="https").headers)["Set-Cookie"]
     session.send((Frame("4"),))
     wait = floor.request(query=of(session))
-    assert "Set-Cookie" not in dict(wait.respond(wait.polling.poll(print)).headers)
+    assert "Set-Cookie" not in dict(wait.respond(wait.poll(print)).headers)
     upgrade = floor.upgrade()
     assert "Set-Cookie" in dict(upgrade.headers)
 
@@ -171,7 +171,7 @@ def test_a_poll_waits_for_something_to_say(floor):
     wait = floor.request(query=of(session))
     assert isinstance(wait, Wait)
     answers = []
-    assert wait.polling.poll(answers.append) is None
+    assert wait.poll(answers.append) is None
     session.send((Frame("4a"), Frame(b"\x01")))
     answered = wait.respond(answers[0])
     assert (answered.status, answered.body) == (200, b"4a\x1ebAQ==")
@@ -185,7 +185,7 @@ def test_an_empty_poll_is_a_noop(floor):
 def test_a_second_poll_ends_the_session(floor):
     session = floor.polling()
     answers = []
-    floor.request(query=of(session)).polling.poll(answers.append)
+    floor.request(query=of(session)).poll(answers.append)
     second = floor.request(query=of(session))
     assert (second.refuse().status, second.refuse().body) == (400, b"")
     assert [frame.message for frame in answers[0]] == ["1"]

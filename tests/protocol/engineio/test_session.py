@@ -12,7 +12,7 @@ def floor():
 def poll(floor, session):
     """Poll once; return the messages, or None when there is nothing."""
     wait = floor.request(query=f"EIO=4&transport=polling&sid={session.sid}")
-    frames = wait.polling.poll(lambda frames: None)
+    frames = wait.poll(lambda frames: None)
     return None if frames is None else [frame.message for frame in frames]
 
 
@@ -65,7 +65,7 @@ def test_a_close_packet_ends_the_session(floor):
 def test_a_close_packet_by_post_ends_the_waiting_poll(floor):
     session = floor.polling()
     answers = []
-    floor.request(query=f"EIO=4&transport=polling&sid={session.sid}").polling.poll(answers.append)
+    floor.request(query=f"EIO=4&transport=polling&sid={session.sid}").poll(answers.append)
     session.receive("1")
     assert [[frame.message for frame in frames] for frames in answers] == [["6"]]
     assert floor.ended == [(session.sid, "client disconnect")]
@@ -161,7 +161,7 @@ def test_an_upgrade_takes_over_with_all_that_waits(floor):
 def test_the_probe_releases_a_waiting_poll(floor):
     session, _, receive, _ = probing(floor)
     answers = []
-    floor.request(query=f"EIO=4&transport=polling&sid={session.sid}").polling.poll(answers.append)
+    floor.request(query=f"EIO=4&transport=polling&sid={session.sid}").poll(answers.append)
     receive("2probe")
     assert [[frame.message for frame in frames] for frames in answers] == [["6"]]
     assert poll(floor, session) == [], "and later polls don't wait"
