@@ -92,6 +92,7 @@ class ConnectionRefusedError(ConnectionError, builtins.ConnectionRefusedError):
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
+        self.args = args  # the builtin would take a third one for a filename
         self.refusal = args
 
     def __str__(self) -> str:

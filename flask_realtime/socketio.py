@@ -6,7 +6,7 @@ import logging
 import threading
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 from . import engineio
 from . import errors as exceptions
@@ -86,7 +86,7 @@ class Server:
     """
 
     reason = Reason
-    reserved_events = ("connect", "disconnect")
+    reserved_events: ClassVar[list[str]] = ["connect", "disconnect"]
 
     def __init__(
         self,
