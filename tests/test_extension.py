@@ -3,6 +3,7 @@ import threading
 
 import flask
 import pytest
+from flask.sessions import SecureCookieSessionInterface
 
 from flask_realtime import Namespace, SocketIO
 from flask_realtime.errors import ConfigurationError
@@ -175,3 +176,39 @@ def test_the_path(app, option):
 def test_unknown_options_are_warned_about(app):
     with pytest.warns(UserWarning, match="did you mean 'manage_session'"):
         SocketIO(app, manage_sessions=False)
+
+
+def test_a_session_store_that_fails_leaves_no_context_behind(app):
+    app.secret_key = "for tests"
+
+    class Store(SecureCookieSessionInterface):
+        down = False
+
+        def open_session(self, app, request):
+            if self.down:
+                raise RuntimeError("the store is down")
+            return super().open_session(app, request)
+
+    app.session_interface = store = Store()
+    extension = SocketIO(app, manage_session=False)
+    seen = []
+
+    @extension.on("write")
+    def write():
+        flask.g.user = "alice"
+
+    @extension.on("read")
+    def read():
+        seen.append(flask.g.get("user"))
+
+    alice, bob = extension.test_client(app), extension.test_client(app)
+    alice.emit("write")
+    bob.emit("read")
+    store.down = True
+    with pytest.raises(RuntimeError, match="the store is down"):
+        alice.emit("write")
+    store.down = False
+    alice.emit("write")
+    bob.emit("read")
+    assert seen == [None, None]
+    assert not flask.has_app_context()

@@ -1,5 +1,7 @@
 import contextlib
 import socket
+import ssl
+import subprocess
 import threading
 import zlib
 
@@ -204,3 +206,69 @@ def test_a_write_to_one_who_has_gone(connect):
         end.connection.write([Frame("4" * 1000)])
     assert end.ended.wait(LIMIT)
     assert end.reasons in (["transport close"], ["transport error"])
+
+
+def test_nothing_is_read_before_it_is_open(hub):
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    messages, got = [], threading.Semaphore(0)
+    ended = threading.Event()
+    connection = Connection(hub, ours, Reader(1000), 1 << 24, None, ended.set)
+    connection.write((Frame("4" + "x" * 3_000_000),))  # more than a socket takes
+    theirs.sendall(client_frame(1, b"later"))
+    for _ in range(3):
+        settle(hub)
+    try:
+        connection.open(
+            lambda message: (messages.append(message), got.release()), lambda reason: None, client_frame(1, b"early")
+        )
+        for _ in range(2):
+            assert got.acquire(timeout=5)
+        assert messages == ["early", "later"]
+    finally:
+        theirs.close()
+        assert ended.wait(LIMIT)
+        ours.close()
+
+
+@pytest.fixture(scope="module")
+def tls(tmp_path_factory):
+    """Contexts ``(server, client)``."""
+    directory = tmp_path_factory.mktemp("tls")
+    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost"
+    files = ["-keyout", str(directory / "key.pem"), "-out", str(directory / "cert.pem")]
+    subprocess.run([*command.split(), *files], check=True, capture_output=True)
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(directory / "cert.pem", directory / "key.pem")
+    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    client.check_hostname, client.verify_mode = False, ssl.CERT_NONE
+    return server, client
+
+
+@pytest.mark.parametrize("size", [300_000, 3_000_000, 12_000_000])
+def test_a_large_message_arrives_over_tls(hub, tls, size):
+    with socket.create_server(("127.0.0.1", 0)) as listening:  # a Unix pair would take too little at once
+        far = socket.create_connection(listening.getsockname(), LIMIT)
+        plain, _ = listening.accept()
+    box = []
+    shaking = threading.Thread(target=lambda: box.append(tls[1].wrap_socket(far)), daemon=True)
+    shaking.start()
+    ours = tls[0].wrap_socket(plain, server_side=True)
+    shaking.join(LIMIT)
+    theirs = box[0]
+    theirs.settimeout(5)
+    ours.setblocking(False)
+    ended = threading.Event()
+    connection = Connection(hub, ours, Reader(1000), 1 << 20, None, ended.set)
+    connection.open(lambda message: None, lambda reason: None, b"")
+    frame = Frame("4" + "x" * size)
+    connection.write((frame,))
+    got = bytearray()
+    try:
+        while len(got) < len(frame.websocket):
+            got += theirs.recv(65536) or pytest.fail("the connection ended in the middle")
+        assert got == frame.websocket
+    finally:
+        theirs.close()
+        hub.stop(0)
+        ours.close()

@@ -629,3 +629,38 @@ def test_a_poll_is_withdrawn_or_answered_but_never_both():
         assert len(answered) + sum(forgotten) == 1
         if forgotten[0]:
             assert [frame.message for frame in polling.poll(ready)] == ["4a"]
+
+
+def test_a_session_that_ends_while_it_upgrades_takes_the_websocket_along():
+    threads = Threads()
+    ended = []
+    engine = Engine(
+        Options(),
+        threads,
+        lambda session: None,
+        lambda session, message: None,
+        lambda session, reason: ended.append(reason),
+        logging.getLogger("flask_realtime.tests"),
+    )
+    session, transport, closing = engine.prepare({}), KeptTransport(), threading.Event()
+    closer = threading.Thread(target=session.close, args=("server disconnect",), daemon=True)
+    stop = engine.heartbeat.stop
+    engine.heartbeat.stop = lambda session: (stop(session), closing.set())  # the close is under way
+    write = transport.write
+
+    def write_while_it_ends(frames):
+        transport.write = write
+        write(frames)
+        closer.start()
+        assert closing.wait(LIMIT)
+
+    engine.open_polling(session)
+    assert session.begin_probe(transport)
+    session.receive_probe(transport, "2probe")
+    session.send((Frame("4waits"),))
+    transport.write = write_while_it_ends
+    session.receive_probe(transport, "5")
+    closer.join(LIMIT)
+    threads.stop(0)
+    assert ended == ["server disconnect"]
+    assert transport.closed

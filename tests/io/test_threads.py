@@ -131,3 +131,21 @@ def test_the_rest_of_the_port(runtime):
         before = runtime.now()
         runtime.sleep(0)
         assert runtime.now() >= before
+
+
+def test_a_thread_that_cannot_start_loses_no_call(monkeypatch):
+    runtime = Threads()
+    runtime.hub.start()
+    start = threading.Thread.start
+
+    def fail_once(thread):
+        monkeypatch.setattr(threading.Thread, "start", start)
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", fail_once)
+    ran = threading.Event()
+    try:
+        runtime.pool.submit(ran.set)
+        assert ran.wait(LIMIT)
+    finally:
+        runtime.stop(0)

@@ -1,12 +1,13 @@
 """The gateway behind a real server: requests on bare sockets."""
 
+import errno
 import json
 import socket
 import threading
 import time
 
 import pytest
-from doubles import client_frame
+from doubles import UPGRADE, client_frame
 from serving import LIMIT, Http, WebSocket, serving
 from werkzeug.test import Client, EnvironBuilder
 
@@ -382,3 +383,34 @@ def test_what_comes_while_a_poll_waits_is_ignored(site):
         site.server.send(sid, "hello")
         assert http.answer()[2] == b"4hello"
     assert sid in site.server.engine.sessions
+
+
+def no_more_files(*args):
+    raise OSError(errno.EMFILE, "Too many open files")
+
+
+def test_a_websocket_without_a_descriptor_leaves_no_session(monkeypatch):
+    site = Site()
+    with serving(site) as port:
+        monkeypatch.setattr(wsgi.os, "dup", no_more_files)
+        with Http(port) as http:
+            http.send("GET", "EIO=4&transport=websocket", **{name.replace("-", "_"): UPGRADE[name] for name in UPGRADE})
+            assert http.answer()[0] >= 500
+    assert site.server.engine.sessions == {}
+    site.server.shutdown()
+
+
+def test_a_poll_without_a_descriptor_loses_nothing(monkeypatch):
+    site = Site(ping_interval=1)
+    with serving(site) as port:
+        with Http(port) as http:
+            sid = json.loads(http.send("GET", OPEN).answer()[2][1:])["sid"]
+        with monkeypatch.context() as short:
+            short.setattr(wsgi.os, "dup", no_more_files)
+            with Http(port) as http:
+                http.send("GET", f"{OPEN}&sid={sid}")
+                assert http.answer()[0] >= 500
+        site.server.send(sid, "kept")
+        with Http(port) as http:
+            assert http.send("GET", f"{OPEN}&sid={sid}").answer()[2] == b"4kept"
+    site.server.shutdown()

@@ -126,3 +126,11 @@ def test_a_pong_out_of_turn_changes_nothing(floor):
     assert transport.messages[1:] == []
     floor.runtime.advance(1)
     assert transport.messages[1:] == ["2"]
+
+
+def test_pongs_that_nobody_asked_for_are_not_kept():
+    floor = Floor()
+    session, _ = floor.websocket()
+    for _ in range(1000):
+        session.receive("3")
+    assert len(floor.engine.heartbeat._pings) < 10

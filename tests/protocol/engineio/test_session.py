@@ -121,9 +121,7 @@ def test_the_last_packets_are_not_kept_for_ever(floor):
 def test_close_all(floor):
     polling, (websocket, transport) = floor.polling(), floor.websocket()
     floor.engine.close_all()
-    assert sorted(floor.ended) == sorted(
-        [(polling.sid, "server disconnect"), (websocket.sid, "server disconnect")]
-    )
+    assert sorted(floor.ended) == sorted([(polling.sid, "server disconnect"), (websocket.sid, "server disconnect")])
     assert transport.closed == [(1001, "server shutting down")]
 
 
@@ -297,3 +295,11 @@ def test_ids_are_long_and_never_twice(floor):
     sids = {floor.polling().sid for _ in range(100)}
     assert len(sids) == 100
     assert {len(sid) for sid in sids} == {22}
+
+
+def test_who_is_paused_stays_so_over_the_upgrade(floor):
+    session, transport, receive, _ = probing(floor)
+    session.pause(True)
+    receive("2probe")
+    receive("5")
+    assert transport.pauses == [True]

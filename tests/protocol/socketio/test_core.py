@@ -668,3 +668,45 @@ def test_what_is_emitted_during_the_connect_handler_comes_behind_its_answer(part
 )
 def test_arguments(result, args):
     assert arguments(result) == args
+
+
+def test_a_refused_client_answers_nobody():
+    party = Party()
+    party.on("connect")
+    waiter = Waiter(party.runtime.event())
+
+    def refuse(client):
+        party.core.emit("ask", [], "/", client.sid, (), waiter)
+        return False
+
+    party.answers["connect"] = refuse
+    party.open().join()
+    assert waiter.event.is_set()
+    assert waiter.answer is None
+
+
+def test_what_crosses_a_late_refusal_is_dropped():
+    party = Party(always_connect=True)
+    party.on("connect", "event")
+    party.answers["connect"] = False
+    guest = party.open()
+    guest.join()
+    guest.emit("event")
+    assert not guest.closed
+    assert [event for _, event, _ in party.calls] == ["connect"]
+
+
+def test_two_that_disconnect_a_client_tell_it_once():
+    party = Party()
+    guest = party.join()
+    guest.take()
+    sid, write = guest.sid, guest.transport.write
+
+    def write_while_another_disconnects(frames):
+        guest.transport.write = write
+        write(frames)
+        party.core.disconnect(sid, "/")
+
+    guest.transport.write = write_while_another_disconnects
+    party.core.disconnect(sid, "/")
+    assert [packet.type for packet in guest.take()] == [DISCONNECT]
