@@ -25,6 +25,7 @@ from .protocol.engineio.engine import Engine, new_id
 from .protocol.engineio.frame import MESSAGE, Frame
 from .protocol.engineio.options import Options
 from .protocol.engineio.session import Session
+from .protocol.socketio.dispatch import fit
 
 __all__ = ["Middleware", "Packet", "Reason", "Server", "WSGIApp", "exceptions"]
 
@@ -154,6 +155,7 @@ class Server:
         self.logger = choose_logger(logger, "flask_realtime.engineio")
         self.json = json or standard_json
         self.handlers: dict[str, Callable[..., Any]] = {}
+        self._deciding: set[str] = set()  # whose connect handler runs: they aren't accepted, so they don't disconnect
         self.shutdown_timeout = shutdown_timeout
         self.runtime = Threads(not async_handlers, max_handler_threads, max_client_handlers)
         on_connect, on_disconnect = _hooks or (self._connected, self._disconnected)
@@ -196,13 +198,16 @@ class Server:
         handler = self.handlers.get("connect")
         if handler is None:
             return None
+        self._deciding.add(session.sid)
         try:
             result = handler(session.sid, session.environ)
+            if session.closed:
+                return "Unauthorized"
         except Exception:  # whatever it is, the client isn't let in
             self.logger.exception("%s: the connect handler failed", session.sid)
             return "Unauthorized"
-        if session.closed:
-            return "Unauthorized"
+        finally:
+            self._deciding.discard(session.sid)
         return None if result is None or result is True else (result or "Unauthorized")
 
     def _received(self, session: Session, message: str | bytes) -> None:
@@ -213,9 +218,7 @@ class Server:
 
     def _disconnected(self, session: Session, reason: str) -> None:
         handler = self.handlers.get("disconnect")
-        if handler is not None:
-            from .protocol.socketio.dispatch import fit
-
+        if handler is not None and session.sid not in self._deciding:
             args = fit(handler, (session.sid, reason), 1)
             session.runtime.run(session, handler, args, self._handled, (session.sid, "disconnect"), urgent=True)
 

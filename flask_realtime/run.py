@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import flask
 from werkzeug.debug import DebuggedApplication
+from werkzeug.middleware.shared_data import SharedDataMiddleware
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server, run_simple
 
 if TYPE_CHECKING:
@@ -47,6 +48,14 @@ def run_werkzeug(
     host, port = host or "127.0.0.1", _port(app, port)
     settings = dict(options.server)
     settings.pop("threaded", None)
+    settings.pop("load_dotenv", None)  # of Flask's own run; what is in the environment by now is what counts
+    static_files = settings.pop("static_files", None)
+    if static_files and extension.sockio_mw is not None and extension.sockio_mw.wsgi_app is not None:
+        extension.sockio_mw.wsgi_app = SharedDataMiddleware(extension.sockio_mw.wsgi_app, static_files)
+    reloader = dict(options.reloader_options)
+    for name in ("exclude_patterns", "reloader_interval", "reloader_type"):
+        if name in settings:
+            reloader.setdefault(name, settings.pop(name))
     certificate, key = settings.pop("certfile", None), settings.pop("keyfile", None)
     if certificate is not None and "ssl_context" not in settings:
         settings["ssl_context"] = (certificate, key)
@@ -60,7 +69,6 @@ def run_werkzeug(
     _warn(options)
     extension.server.eio.gateway.stopping = False
     if reload:
-        reloader = {**options.reloader_options}
         reloader["extra_files"] = [*(options.extra_files or ()), *reloader.get("extra_files", ())]
         run_simple(host, port, app, use_reloader=True, threaded=True, **reloader, **settings)
         return

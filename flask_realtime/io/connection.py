@@ -84,6 +84,11 @@ class Connection:
         self._on_message: Callable[[str | bytes], object] = _nothing
         self._on_close: Callable[[str], object] = _nothing
 
+    def begin(self, head: bytes) -> None:
+        """Send the answer that switches protocols, before any frame."""
+        with self._lock:
+            self._raw(head)
+
     def open(
         self, on_message: Callable[[str | bytes], object], on_close: Callable[[str], object], early: bytes
     ) -> None:

@@ -59,7 +59,6 @@ class Hub:
     def _reset(self) -> None:
         self._calls: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
         self._timers: list[Timer] = []
-        self._cancelled = 0
         self._numbers = itertools.count()
         self._asleep = False
         self._stop_at = float("inf")
@@ -191,13 +190,16 @@ class Hub:
                 timer = heapq.heappop(self._timers)
                 if timer.function is not None:
                     self._guard(timer.function, ())
+        self._pid = 0  # first: who waits for a call of his to be done has to see that there is no loop any more
         for key in list(selector.get_map().values()):
             if key.data is not None:
                 self._guard(key.data.failed, ())
+        while calls:
+            function, args = calls.popleft()
+            self._guard(function, args)
         selector.close()
         self._inside.close()
         self._outside.close()
-        self._pid = 0
 
     def _until_next(self) -> float | None:
         timers = self._timers

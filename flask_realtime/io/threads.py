@@ -104,14 +104,12 @@ class Pool:
         self._work.put((function, args))
         if not self._threads:
             self._grow()
-        if not self._ticking:
-            self._tick_later()
+        self._tick_later()
 
     def watch(self, inbox: Inbox, held_up: Callable[[], object]) -> None:
         """Call ``held_up`` whenever nothing of an inbox was started for a while, until it is empty."""
         self._inboxes.append((inbox, held_up))
-        if not self._ticking:
-            self._tick_later()
+        self._tick_later()
 
     def _begin(self) -> None:
         with self._starting:
@@ -141,6 +139,7 @@ class Pool:
                 except queue.Empty:
                     with self._lock:
                         if len(threads) > 1 and work.empty():
+                            threads.discard(me)  # in the same hold, or two could leave none
                             return
                     continue
                 if job is None:
@@ -157,7 +156,12 @@ class Pool:
                 threads.discard(me)
 
     def _tick_later(self) -> None:
-        self._ticking = True
+        if self._ticking:
+            return
+        with self._lock:
+            if self._ticking:
+                return
+            self._ticking = True
         self._hub.call_later(PATIENCE, self._tick)
 
     def _tick(self) -> None:
@@ -175,12 +179,9 @@ class Pool:
             self._seen, self._cpu = self._started, cpu
         else:
             self._seen = -1
-        if waiting or self._inboxes:
+        self._ticking = False
+        if self._work.qsize() or self._inboxes:
             self._tick_later()
-        else:
-            self._ticking = False
-            if self._work.qsize() or self._inboxes:  # one came between
-                self._tick_later()
 
     def _look(self, inbox: Inbox, held_up: Callable[[], object]) -> None:
         with inbox.lock:

@@ -9,6 +9,7 @@ TLS in the first place, the request's thread waits for the end while the hub ser
 from __future__ import annotations
 
 import io
+import logging
 import os
 import socket
 import ssl
@@ -31,8 +32,13 @@ from .threads import Threads
 Environ = dict[str, Any]
 StartResponse = Callable[..., Any]
 
+STAY = "flask_realtime.stay"
+"""Key of an environ whose socket is to stay with its server."""
+
 STALL = 10.0
 """Seconds that a client may take nothing of an answer before it is given up."""
+
+logger = logging.getLogger("flask_realtime.io")
 
 _SOCKETS = ("werkzeug.socket", "gunicorn.socket")
 _DROPPED = frozenset((*_SOCKETS, "wsgi.input", "werkzeug.request", "wsgi.file_wrapper", "gunicorn.sock"))
@@ -93,7 +99,13 @@ class Gateway:
                 return _used_up(environ, sock, start_response)
             return _start(answered, start_response)
         assert sock is not None
-        moved = Moved(environ, sock)
+        try:
+            moved = Moved(environ, sock)
+        except OSError as error:  # no descriptor is left: wait in this thread, which needs none
+            logger.warning("a poll has to wait in a thread: %s", error)
+            if not wait.forget(poll.ready):
+                return _start(wait.respond(poll.frames), start_response)
+            return self._wait(wait, {**environ, STAY: True}, sock, start_response)
         poll.park(moved.sock)
         return moved.finish("200 OK", start_response)
 
@@ -102,16 +114,30 @@ class Gateway:
     def _upgrade(
         self, upgrade: Upgrade, environ: Environ, sock: socket.socket | None, start_response: StartResponse
     ) -> Iterable[bytes]:
+        try:
+            return self._start_websocket(upgrade, environ, sock, start_response)
+        except BaseException:
+            upgrade.abort()
+            raise
+
+    def _start_websocket(
+        self, upgrade: Upgrade, environ: Environ, sock: socket.socket | None, start_response: StartResponse
+    ) -> Iterable[bytes]:
         assert sock is not None
         options = self._engine.options
         reader = Reader(options.max_http_buffer_size, options.max_fragments, upgrade.extensions)
         deflate_from = options.compression_threshold if upgrade.extensions else None
         head = _head(101, upgrade.headers)
-        if not can_move(environ, sock):
+        moved = None
+        if can_move(environ, sock):
+            try:
+                moved = Moved(environ, sock)
+            except OSError as error:
+                logger.warning("a WebSocket has to keep its thread: %s", error)
+        if moved is None:
             return self._serve_here(upgrade, environ, sock, reader, deflate_from, head, start_response)
-        moved = Moved(environ, sock)
         connection = Connection(self._runtime.hub, moved.sock, reader, options.max_backlog, deflate_from)
-        self._switch(connection, upgrade, moved.sock, head, moved.early)
+        self._switch(connection, upgrade, head, moved.early)
         return moved.finish("101 Switching Protocols", start_response)
 
     def _serve_here(
@@ -131,16 +157,13 @@ class Gateway:
         connection = Connection(
             self._runtime.hub, sock, reader, self._engine.options.max_backlog, deflate_from, ended.set
         )
-        self._switch(connection, upgrade, sock, head, b"")
+        self._switch(connection, upgrade, head, b"")
         ended.wait()
         return _used_up(environ, sock, start_response)
 
     @staticmethod
-    def _switch(connection: Connection, upgrade: Upgrade, sock: socket.socket, head: bytes, early: bytes) -> None:
-        try:
-            sock.send(head)  # a few hundred bytes into the empty buffer of a fresh connection
-        except OSError:
-            pass  # the hub will see the end as well
+    def _switch(connection: Connection, upgrade: Upgrade, head: bytes, early: bytes) -> None:
+        connection.begin(head)
         started = upgrade.start(connection)
         if started is None:
             connection.open(lambda message: None, lambda reason: None, early)
@@ -163,8 +186,13 @@ class Moved:
 
     def __init__(self, environ: Environ, sock: socket.socket) -> None:
         number = sock.fileno()
-        self.sock = socket.socket(fileno=os.dup(number))
         dummy, self._other = socket.socketpair()
+        try:
+            self.sock = socket.socket(fileno=os.dup(number))
+        except OSError:
+            dummy.close()
+            self._other.close()
+            raise
         os.dup2(dummy.fileno(), number, inheritable=False)
         dummy.close()
         self.sock.setblocking(False)
@@ -219,10 +247,12 @@ class Parked:
         self._rest = b""
         self._answer: bytes | None = None
         self._sent = False
+        self.frames: Sequence[Frame] = ()
         self._timer: Timer | None = None
 
     def ready(self, frames: Sequence[Frame]) -> None:
         """The poll is answered. Any thread."""
+        self.frames = frames
         answer_ = self._wait.respond(frames)
         data = (
             _head(answer_.status, [*answer_.headers, ("Content-Length", str(len(answer_.body))), _CLOSE]) + answer_.body
@@ -322,7 +352,8 @@ class Blocking:
         if self._sock is not None:
             unwatched = threading.Event()
             self._hub.call_soon(self._unwatch, unwatched)
-            unwatched.wait()  # the server may close the socket as soon as this thread is back
+            while not unwatched.wait(0.5) and self._hub.running:
+                pass  # the server may close the socket as soon as this thread is back
         return None if self._frames is None else self._wait.respond(self._frames)
 
     def _unwatch(self, unwatched: threading.Event) -> None:
@@ -348,6 +379,8 @@ class Blocking:
         """Never asked for."""
 
     def failed(self) -> None:
+        if self._wait.forget(self.ready):
+            self._wait.abort()
         self._event.set()
 
 
@@ -384,7 +417,7 @@ def find_socket(environ: Environ) -> socket.socket | None:
 
 def can_move(environ: Environ, sock: socket.socket) -> bool:
     """Whether a socket can leave its server: TLS is bound to its descriptor, and only POSIX has descriptors."""
-    return _CAN_MOVE and not isinstance(sock, ssl.SSLSocket) and not environ.get("flask_realtime.stay")
+    return _CAN_MOVE and not isinstance(sock, ssl.SSLSocket) and not environ.get(STAY)
 
 
 def keep(environ: Environ) -> Environ:

@@ -117,8 +117,8 @@ class Engine:
         """End an upgrade that isn't finished in time."""
 
         def expire() -> None:
-            if session.probe is transport:
-                session.end_probe(transport)
+            session.end_probe(transport)
+            if session.transport is not transport:
                 transport.close(1008, "upgrade timeout")
 
         session.probe_timer = self.runtime.call_later(self.options.upgrade_timeout, expire)

@@ -52,8 +52,15 @@ class Heartbeat:
 
     def tick(self) -> None:
         """Do what is due; called by the timer."""
-        now = self._runtime.now()
         self._armed = float("inf")
+        try:
+            self._do(self._runtime.now())
+        finally:  # whatever one session's end may raise, the others' time goes on
+            due = min((queue[0][0] for queue in (self._pings, self._deadlines) if queue), default=None)
+            if due is not None and due < self._armed:
+                self._arm(due)
+
+    def _do(self, now: float) -> None:
         pings, deadlines = self._pings, self._deadlines
         while deadlines and deadlines[0][0] <= now:
             beat = deadlines.popleft()
@@ -68,9 +75,6 @@ class Heartbeat:
             session = beat[1]
             if session is not None and session.beat is beat:
                 self._ping(session, now)
-        due = min((queue[0][0] for queue in (pings, deadlines) if queue), default=None)
-        if due is not None and due < self._armed:
-            self._arm(due)
 
     def _ping(self, session: Session, now: float) -> None:
         session.heard, session.pinged = False, True

@@ -185,7 +185,11 @@ class _Answer:
         if limit is not None and len(engine.sessions) >= limit:
             return self.respond(503, b'{"code":4,"message":"too many connections"}', [("Retry-After", "5")])
         session = engine.prepare(request.environ)
-        refusal = engine.on_connect(session)
+        try:
+            refusal = engine.on_connect(session)
+        except BaseException:
+            engine.drop(session)
+            raise
         if refusal is not None:
             engine.drop(session)
             return self.respond(401, json.dumps(refusal).encode())

@@ -15,6 +15,7 @@ CONNECTING, CONNECTED, LEAVING, GONE = "CONNECTING", "CONNECTED", "LEAVING", "GO
 """States of a client: its connect handler runs; it is in; its disconnect handler runs; it is forgotten."""
 
 
+LEFT_LIMIT = 32  # namespaces that a connection was put out of
 HELD_LIMIT = 1 << 20  # bytes that may wait for the end of a connect handler
 
 
@@ -117,3 +118,9 @@ class Link:
         self.joined = False
         self.left: set[str] = set()
         self.timer: Timer | None = None
+
+    def put_out(self, namespace: str) -> None:
+        """Remember that what comes for a namespace crossed our disconnect packet; of the last namespaces only."""
+        if len(self.left) >= LEFT_LIMIT:
+            self.left.pop()
+        self.left.add(namespace)

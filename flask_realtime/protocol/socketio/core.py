@@ -198,7 +198,7 @@ class Core:
             link.timer = None
         if client.state is CONNECTING:
             self._hello(client)
-        self.logger.info("%s: connected to %s", client.sid, client.namespace)
+        self.logger.info("%s: connected to %s", client.sid, ascii(client.namespace)[1:-1])
         while True:  # what came too early first, then the flag under the same lock, so that nothing overtakes it
             with self._lock:
                 early, client.early = client.early, []
@@ -221,9 +221,9 @@ class Core:
             acks, client.acks = client.acks, None
         _give_up(acks)
         if told:
-            client.session.data.left.add(client.namespace)  # what it had sent before it knew is dropped
+            client.session.data.put_out(client.namespace)
         self._forget(client)
-        self.logger.info("%s: refused by the connect handler of %s", client.sid, client.namespace)
+        self.logger.info("%s: refused by the connect handler of %s", client.sid, ascii(client.namespace)[1:-1])
         try:
             self._send(client.session, Packet(DISCONNECT if told else CONNECT_ERROR, client.namespace, None, refusal))
         except (TypeError, ValueError) as error:
@@ -258,7 +258,7 @@ class Core:
             acks, client.acks = client.acks, None
         _give_up(acks)
         if tell:
-            client.session.data.left.add(client.namespace)
+            client.session.data.put_out(client.namespace)
             self._send(client.session, Packet(DISCONNECT, client.namespace))
         handler = self.handlers.find("disconnect", client.namespace)
         if handler is None:
@@ -270,7 +270,7 @@ class Core:
     def _left(self, client: Client, result: Any, error: BaseException | None) -> None:
         if error is not None:
             self._log(error, client, "disconnect")
-        self.logger.info("%s: disconnected from %s", client.sid, client.namespace)
+        self.logger.info("%s: disconnected from %s", client.sid, ascii(client.namespace)[1:-1])
         client.state = GONE
         self._forget(client)
 
