@@ -150,6 +150,25 @@ class Contexts:
             self.app.session_interface.save_session(self.app, session, self.app.response_class())
 
 
+def with_sid(function: Callable[..., Any], event: str, namespace: str) -> Callable[..., Any]:
+    """Make a handler that was registered on the server itself get what such handlers get: the sid comes first."""
+
+    def call(*args: Any) -> Any:
+        request: Any = flask.request
+        told: tuple[Any, ...] = (request.sid, *args)
+        if event == "connect":
+            told = (request.sid, request.event["args"][0], *args)
+        elif event == "*":
+            told = (args[0], request.sid, *args[1:])
+        if namespace == "*":
+            told = (told[0], request.namespace, *told[1:]) if event == "*" else (request.namespace, *told)
+        if event in ("connect", "disconnect"):
+            told = fit(function, told, len(told) - 1)
+        return function(*told)
+
+    return call
+
+
 def _special(
     client: Client, handler: Handler, event: Any, args: Sequence[Any]
 ) -> tuple[Callable[..., Any], Sequence[Any], Sequence[Any]]:

@@ -11,7 +11,7 @@ import flask
 
 from . import run as servers
 from . import socketio as face
-from .context import Contexts
+from .context import Contexts, with_sid
 from .engineio import Reason
 from .errors import ConfigurationError
 from .namespace import Namespace
@@ -87,7 +87,9 @@ class SocketIO:
         elif json is flask.json:
             json = _FlaskJson(app)
         self._contexts = Contexts(app, self._manage_session, self._error_handler)
-        self.server = face.Server(json=json, _invoke=self._contexts.invoke, _default=default, **options)
+        self.server = face.Server(
+            json=json, _invoke=self._contexts.invoke, _default=default, _adapt=with_sid, **options
+        )
         for event, handler, namespace in self.handlers:
             self.core.handlers.add(event, handler, namespace)
         for instance in self.namespace_handlers:

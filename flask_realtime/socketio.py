@@ -106,6 +106,7 @@ class Server:
         engineio_logger: bool | logging.Logger = False,
         _invoke: Callable[[_Client, Handler, Any, Sequence[Any]], Any] | None = None,
         _default: Callable[[Any], Any] | None = None,
+        _adapt: Callable[[Callable[..., Any], str, str], Callable[..., Any]] | None = None,
         **options: Any,
     ) -> None:
         if client_manager is not None:
@@ -133,6 +134,7 @@ class Server:
             self.eio.runtime, _codec(serializer, json, _default), _invoke or self._invoke, settings, self.logger
         )
         self.eio.engine.on_message = self.core.received
+        self._adapt = _adapt
         self.environ: dict[str, dict[str, Any]] = {}
         self.manager = Manager(self.core)
 
@@ -192,7 +194,8 @@ class Server:
         """
 
         def register(function: Callable[..., Any]) -> Callable[..., Any]:
-            self.core.handlers.add(event, function, namespace or "/")
+            adapted = function if self._adapt is None else self._adapt(function, event, namespace or "/")
+            self.core.handlers.add(event, adapted, namespace or "/")
             return function
 
         return register if handler is None else register(handler)

@@ -158,9 +158,7 @@ class SocketIOTestClient:
         self.connected.clear()
         self._runtime.raise_error()
 
-    def emit(
-        self, event: str, *args: Any, callback: bool = False, namespace: str | None = None, **unknown: Any
-    ) -> Any:
+    def emit(self, event: str, *args: Any, callback: bool = False, namespace: str | None = None, **unknown: Any) -> Any:
         """Send an event; it has been handled when this returns.
 
         Args:

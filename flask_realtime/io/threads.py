@@ -156,13 +156,10 @@ class Pool:
                 threads.discard(me)
 
     def _tick_later(self) -> None:
-        if self._ticking:
-            return
         with self._lock:
-            if self._ticking:
-                return
-            self._ticking = True
-        self._hub.call_later(PATIENCE, self._tick)
+            begun, self._ticking = self._ticking, True
+        if not begun:
+            self._hub.call_later(PATIENCE, self._tick)
 
     def _tick(self) -> None:
         """Look whether anything is held up. In the hub's thread."""

@@ -7,7 +7,7 @@ import threading
 import time
 
 import pytest
-from doubles import UPGRADE, client_frame
+from doubles import client_frame
 from serving import LIMIT, Http, WebSocket, serving
 from werkzeug.test import Client, EnvironBuilder
 
@@ -389,14 +389,13 @@ def no_more_files(*args):
     raise OSError(errno.EMFILE, "Too many open files")
 
 
-def test_a_websocket_without_a_descriptor_leaves_no_session(monkeypatch):
+def test_a_websocket_without_a_descriptor_keeps_its_thread(monkeypatch):
     site = Site()
     with serving(site) as port:
         monkeypatch.setattr(wsgi.os, "dup", no_more_files)
-        with Http(port) as http:
-            http.send("GET", "EIO=4&transport=websocket", **{name.replace("-", "_"): UPGRADE[name] for name in UPGRADE})
-            assert http.answer()[0] >= 500
-    assert site.server.engine.sessions == {}
+        with WebSocket(port) as websocket:
+            assert websocket.read().startswith("0{")
+            assert len(site.server.engine.sessions) == 1
     site.server.shutdown()
 
 
@@ -408,9 +407,7 @@ def test_a_poll_without_a_descriptor_loses_nothing(monkeypatch):
         with monkeypatch.context() as short:
             short.setattr(wsgi.os, "dup", no_more_files)
             with Http(port) as http:
-                http.send("GET", f"{OPEN}&sid={sid}")
-                assert http.answer()[0] >= 500
-        site.server.send(sid, "kept")
-        with Http(port) as http:
-            assert http.send("GET", f"{OPEN}&sid={sid}").answer()[2] == b"4kept"
+                poll(site, http, sid)
+                site.server.send(sid, "kept")
+                assert http.answer()[2] == b"4kept"
     site.server.shutdown()

@@ -121,7 +121,9 @@ def test_the_last_packets_are_not_kept_for_ever(floor):
 def test_close_all(floor):
     polling, (websocket, transport) = floor.polling(), floor.websocket()
     floor.engine.close_all()
-    assert sorted(floor.ended) == sorted([(polling.sid, "server disconnect"), (websocket.sid, "server disconnect")])
+    assert sorted(floor.ended) == sorted(
+        [(polling.sid, "server disconnect"), (websocket.sid, "server disconnect")]
+    )
     assert transport.closed == [(1001, "server shutting down")]
 
 
