@@ -12,11 +12,12 @@ import flask
 from . import run as servers
 from . import socketio as face
 from .context import Contexts, with_sid
-from .engineio import Reason
+from .engineio import Reason, warn
 from .errors import ConfigurationError
 from .namespace import Namespace
 from .protocol.socketio.client import Client
 from .protocol.socketio.core import Core, arguments
+from .protocol.socketio.dispatch import check
 
 if TYPE_CHECKING:
     from .testing import SocketIOTestClient
@@ -141,12 +142,14 @@ class SocketIO:
             self.on_event(message, handler, namespace)
             return handler
 
+        if callable(message):
+            check(message, None)
         return register
 
     def on_event(self, message: str, handler: Callable[..., Any], namespace: str | None = None) -> None:
         """Register a function as an event's handler; see `on`."""
-        if not callable(handler):
-            raise ValueError(f"handler of {message!r}: expected something to call, got {handler!r}")
+        check(message, handler)
+        warn_of_namespace(namespace)
         self.handlers.append((message, handler, namespace or "/"))
         if self.server is not None:
             self.core.handlers.add(message, handler, namespace or "/")
@@ -174,6 +177,7 @@ class SocketIO:
             raise ValueError(
                 f"Not a namespace instance: expected a flask_realtime.Namespace, got {namespace_handler!r}"
             )
+        warn_of_namespace(namespace_handler.namespace)
         self.namespace_handlers.append(namespace_handler)
         if self.server is not None:
             self._add_namespace(namespace_handler)
@@ -242,6 +246,8 @@ class SocketIO:
             ValueError: The event's name is reserved.
         """
         core = self.core
+        if namespace is not None and namespace[:1] != "/":
+            warn_of_namespace(namespace)
         skip = face.as_sids(skip_sid)
         current = _current_sid()
         if not include_self and current is not None:
@@ -439,6 +445,13 @@ def _flask_default(app: flask.Flask) -> Callable[[Any], Any]:
     return default
 
 
+def warn_of_namespace(namespace: str | None) -> None:
+    """Warn of a namespace that no client can name."""
+    if namespace and namespace != "*" and not namespace.startswith("/"):
+        text = f"the namespace {namespace!r} doesn't begin with a slash, so no client can join it"
+        warn(f"{text}; did you mean '/{namespace}'?")
+
+
 def _current_sid() -> str | None:
     """Return the sid of the event that is being handled, if one is."""
     if not flask.has_request_context():
@@ -456,7 +469,7 @@ _OWN = ("manage_session", "message_queue", "channel", "path", "resource", "clien
 
 def _warn_of_unknown(options: dict[str, Any]) -> None:
     """Say which options nobody knows, with the nearest name; take them out."""
-    from .engineio import RUNTIME_OPTIONS, warn
+    from .engineio import RUNTIME_OPTIONS
     from .protocol.engineio.options import NAMES, split
 
     known = [name for name in inspect.signature(face.Server.__init__).parameters if name not in ("self", "options")]

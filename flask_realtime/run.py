@@ -15,6 +15,8 @@ from werkzeug.debug import DebuggedApplication
 from werkzeug.middleware.shared_data import SharedDataMiddleware
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server, run_simple
 
+from .errors import ConfigurationError
+
 if TYPE_CHECKING:
     from .extension import SocketIO
 
@@ -110,7 +112,10 @@ def _on_sigterm(function: Callable[[], object]) -> Callable[[], object]:
 
 def _port(app: flask.Flask, port: int | None) -> int:
     if port is not None:
-        return int(port)
+        number = int(port)
+        if not 0 <= number <= 65535:
+            raise ConfigurationError(f"port: expected 0 to 65535, got {number}")
+        return number
     name = app.config.get("SERVER_NAME")
     if name and ":" in name:
         return int(name.rsplit(":", 1)[1])

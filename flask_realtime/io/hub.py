@@ -160,6 +160,7 @@ class Hub:
     def run(self) -> None:
         """The loop itself."""
         selector, calls = self._selector, self._calls
+        inside, outside = self._inside, self._outside  # of this loop; another may begin while this one ends
         read, write = selectors.EVENT_READ, selectors.EVENT_WRITE
         while time.monotonic() < self._stop_at and (self._stop_at == float("inf") or len(selector.get_map()) > 1):
             self._asleep = True  # before the last look at the calls, or one could be left unseen
@@ -170,7 +171,7 @@ class Hub:
                 watched = key.data
                 if watched is None:
                     try:
-                        self._inside.recv(4096)
+                        inside.recv(4096)
                     except BlockingIOError:
                         pass
                     continue
@@ -198,8 +199,8 @@ class Hub:
             function, args = calls.popleft()
             self._guard(function, args)
         selector.close()
-        self._inside.close()
-        self._outside.close()
+        inside.close()
+        outside.close()
 
     def _until_next(self) -> float | None:
         timers = self._timers

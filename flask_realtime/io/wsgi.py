@@ -349,7 +349,7 @@ class Blocking:
         if self._sock is not None:
             self._hub.call_soon(self._hub.watch, self._sock, self)
         self._event.wait()
-        if self._sock is not None:
+        if self._sock is not None and self._hub.running:
             unwatched = threading.Event()
             self._hub.call_soon(self._unwatch, unwatched)
             while not unwatched.wait(0.5) and self._hub.running:

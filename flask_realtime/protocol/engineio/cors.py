@@ -12,6 +12,16 @@ from .options import Options
 _PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 
 
+def show(origin: str | None) -> str:
+    """Return a normalised origin as browsers write it, without the port that its scheme has anyway."""
+    if origin is None:
+        return "unknown"
+    for scheme in ("http", "https"):
+        if origin.startswith(scheme + "://"):
+            return origin.removesuffix(f":{_PORTS[scheme]}")
+    return origin
+
+
 def normalise(origin: str) -> str | None:
     """Return an origin in lower case and with its port, or None when it isn't one.
 

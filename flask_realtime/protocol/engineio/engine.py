@@ -54,6 +54,7 @@ class Engine:
         self.lock = runtime.lock()
         """Guards each session's state, with its transport."""
         self.sessions: dict[str, Session] = {}
+        self.told_of_strangers = False
         self.farewells: dict[str, Polling] = {}
         self.heartbeat = Heartbeat(runtime, options.interval, options.ping_timeout, self._expired)
 

@@ -15,6 +15,7 @@ from ...errors import RemoteProtocolError
 from ...typing import Frame, Transport
 from ..websocket import handshake
 from . import polling
+from .cors import show
 from .engine import Engine
 from .frame import CLOSE
 from .frame import Frame as Packet
@@ -160,6 +161,12 @@ class _Answer:
             farewell = engine.farewells.pop(sid, None) if transport == "polling" and request.method == "GET" else None
             if farewell is not None:
                 return self.packets(farewell.poll(lambda frames: None) or (), None)
+            if not engine.told_of_strangers:
+                engine.told_of_strangers = True
+                engine.logger.warning(
+                    "a client came with an unknown session id: it was here before a restart, or its requests go to "
+                    "several processes, but this version serves one (gunicorn -w 1); this is said once"
+                )
             return self.refuse(1)
         if transport == "websocket":
             return self.upgrade(session) if request.method == "GET" else self.refuse(3, "expected GET")
@@ -178,7 +185,11 @@ class _Answer:
         if request.method != "GET":
             return self.refuse(2)
         if self.query.get("EIO") != "4":
-            return self.refuse(5, f"expected EIO=4, got {ascii(self.query.get('EIO', 'none'))[:40]}")
+            version = ascii(self.query.get("EIO", "none"))[:40]
+            engine.logger.warning(
+                "refused: a client with EIO=%s; use socket.io-client 3 or later, which has 4", version
+            )
+            return self.refuse(5, f"expected EIO=4, got {version}")
         if "j" in self.query and not engine.options.allow_jsonp:
             return self.refuse(3, "JSONP is switched off (allow_jsonp)")
         limit = engine.options.max_connections
@@ -329,11 +340,11 @@ class _Answer:
         own = self.engine.origins.own(request.scheme, request.header)
         hint = ""
         if request.header("X-Forwarded-Host") or request.header("X-Forwarded-Proto"):
-            hint = "; behind a proxy set trusted_proxies=1 (or use ProxyFix)"
+            hint = "; behind a proxy set trusted_proxies=1, or use ProxyFix"
         self.engine.logger.warning(
             "refused: origin %s isn't allowed; this server's own is %s; see cors_allowed_origins%s",
             ascii(origin)[:200],
-            ascii(own),
+            ascii(show(own)),
             hint,
         )
         return self.respond(400, b'{"code":3,"message":"Not an accepted origin."}')

@@ -36,9 +36,13 @@ class Handlers:
         """What `find` has found, by namespace and event: only what was registered under just these names."""
 
     def add(self, event: str, function: Callable[..., Any], namespace: str) -> None:
-        """Register a function; an earlier one for the same event is replaced."""
-        if not callable(function):
-            raise ValueError(f"handler of {event!r}: expected something to call, got {function!r}")
+        """Register a function; an earlier one for the same event is replaced.
+
+        Raises:
+            ValueError: It can't be called, or only be awaited.
+            TypeError: The event has no name.
+        """
+        check(event, function)
         self.functions.setdefault(namespace, {})[event] = function
         self.found.clear()
 
@@ -81,6 +85,21 @@ class Handlers:
             if target is not None:
                 return Handler(target.trigger_event, target, False, any_namespace)
         return None
+
+
+def check(event: Any, function: Any) -> None:
+    """Raise an error that names the mistake when this can't be an event and its handler."""
+    if callable(event):
+        raise TypeError(
+            f"expected an event's name, got the function {getattr(event, '__name__', event)!r}: "
+            "write @socketio.event, or @socketio.on('name')"
+        )
+    if not callable(function):
+        raise ValueError(f"handler of {event!r}: expected something to call, got {function!r}")
+    if inspect.iscoroutinefunction(function):
+        raise ValueError(
+            f"handler of {event!r}: expected a plain function, got a coroutine function; asyncio isn't served"
+        )
 
 
 def accepts(function: Callable[..., Any], count: int) -> bool:

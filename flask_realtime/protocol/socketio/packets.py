@@ -115,13 +115,15 @@ class TextCodec:
         attachments: list[Message] = []
         text = ""
         if data is not None:
-            try:
-                if self._json is not None:
-                    raise _Binary
-                text = _ENCODER.encode(data)
-                if not text.isascii():
-                    text = _escape_surrogates(text)
-            except (_Binary, ValueError):
+            plain = self._json is None
+            if plain:
+                try:
+                    text = _ENCODER.encode(data)
+                    if not text.isascii():
+                        text = _escape_surrogates(text)
+                except (_Binary, ValueError):
+                    plain = False  # and on outside of the handler, so that errors of the data don't show ours
+            if not plain:
                 text = self._payload(data, attachments)
         head = str(kind)
         if attachments:
