@@ -212,3 +212,47 @@ def test_a_session_store_that_fails_leaves_no_context_behind(app):
     bob.emit("read")
     assert seen == [None, None]
     assert not flask.has_app_context()
+
+
+# Mistakes that newcomers make
+
+
+def test_a_coroutine_function_is_refused_as_a_handler(app):
+    socketio = SocketIO(app)
+
+    async def later():
+        pass
+
+    with pytest.raises(ValueError, match="expected a plain function, got a coroutine function"):
+        socketio.on("news")(later)
+
+
+def test_on_without_a_name_says_what_to_write(app):
+    socketio = SocketIO(app)
+    with pytest.raises(TypeError, match=r"write @socketio\.event"):
+
+        @socketio.on
+        def news():
+            pass
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        lambda socketio: socketio.on_event("news", print, namespace="admin"),
+        lambda socketio: socketio.emit("news", namespace="admin"),
+        lambda socketio: socketio.on_namespace(Namespace("admin")),
+    ],
+    ids=["on", "emit", "class"],
+)
+def test_a_namespace_without_its_slash_is_warned_of(app, act):
+    socketio = SocketIO(app)
+    with pytest.warns(UserWarning, match="did you mean '/admin'"):
+        act(socketio)
+
+
+@pytest.mark.parametrize("port", [-1, 70000])
+def test_a_port_out_of_range_is_refused(app, port):
+    socketio = SocketIO(app)
+    with pytest.raises(ValueError, match="port: expected 0 to 65535"):
+        socketio.run(app, port=port, allow_unsafe_werkzeug=True)

@@ -247,6 +247,14 @@ function scrollDown() {
   $('messages').scrollTop = $('messages').scrollHeight;
 }
 
+// Who reads the end goes on seeing it when an error, a longer text below or the phone's keyboard takes some of the space.
+let height = 0; // of the list
+new ResizeObserver(() => {
+  const list = $('messages');
+  if (list.scrollHeight - list.scrollTop - height < 120) scrollDown();
+  height = list.clientHeight;
+}).observe($('messages'));
+
 function showEmpty() {
   const list = $('messages');
   list.querySelector('.empty')?.remove();
