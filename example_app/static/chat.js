@@ -323,8 +323,8 @@ function write(text) {
 async function sendFile(file) {
   if (!inside) return;
   if (file.size > maxFileBytes) {
-    const size = (file.size / 1e6).toFixed(1);
-    show($('problem'), `${file.name} has ${size} MB. Files of up to ${maxFileBytes / 1000} kB can be sent.`);
+    const size = Math.ceil(file.size / 1000).toLocaleString('en');
+    show($('problem'), `${file.name} has ${size} kB. Files of up to ${maxFileBytes / 1000} kB can be sent.`);
     return;
   }
   const data = await file.arrayBuffer();

@@ -177,7 +177,7 @@ const scenarios = {
     await ticked(ada, 'largest.bin');
     assert.equal((await download(ben, 'largest.bin')).length, largest);
     await send('larger.bin', largest + 1);
-    await reads(ada, '#problem', /larger\.bin has 0\.7 MB\. Files of up to 700 kB can be sent\./);
+    await reads(ada, '#problem', /larger\.bin has [\d,]+ kB\. Files of up to 700 kB can be sent\./);
     await send('empty.bin', 0);
     await reads(ada, '#problem', 'This file is empty.');
     assert.equal(await bubble(ada, /larger|empty/).count(), 0);

@@ -12,8 +12,11 @@ import threading
 
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
+from websockets.version import version as websockets_version
 from werkzeug.serving import WSGIRequestHandler, make_server
 
+# A proxy of the environment is for other hosts; releases before 15 know none.
+NO_PROXY = {"proxy": None} if int(websockets_version.split(".")[0]) >= 15 else {}
 LIMIT = 20  # seconds; far more than anything here takes
 PATH = "/socket.io/?EIO=4"
 
@@ -109,7 +112,7 @@ class WebSocket:
         url = f"ws://127.0.0.1:{site.port}{PATH}&transport=websocket"
         self._stack = contextlib.ExitStack()
         self._socket = self._stack.enter_context(
-            connect(url, compression=None, open_timeout=LIMIT, close_timeout=LIMIT, proxy=None)
+            connect(url, compression=None, open_timeout=LIMIT, close_timeout=LIMIT, **NO_PROXY)
         )
         self.open = json.loads(self.receive()[1:])
 
