@@ -2,6 +2,7 @@
 
 import socket
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,9 @@ class Site:
         connection._on_message = session.receive
         self.send(peer, "40")
         connection.readable()
+        # One worker is there, as in a server that has handled anything; this thread does its work.
+        server.eio.runtime.pool._begin()
+        server.eio.runtime.pool._threads.add(threading.current_thread())
         return connection, peer
 
     @staticmethod
@@ -76,6 +80,7 @@ class Site:
         function(*args)
 
     def close(self):
+        self.socketio.server.eio.runtime.pool._threads.clear()
         self.socketio.server.shutdown()
         for pair in self.peers:
             for sock in pair:
