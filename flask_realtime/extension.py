@@ -12,11 +12,12 @@ import flask
 from . import run as servers
 from . import socketio as face
 from .context import Contexts, with_sid
-from .engineio import Reason, warn
+from .engineio import RUNTIME_OPTIONS, Reason, warn
 from .errors import ConfigurationError
 from .namespace import Namespace
+from .protocol.engineio.options import NAMES, split
 from .protocol.socketio.client import Client
-from .protocol.socketio.core import Core, arguments
+from .protocol.socketio.core import Core, arguments, as_sids
 from .protocol.socketio.dispatch import check
 
 if TYPE_CHECKING:
@@ -106,9 +107,18 @@ class SocketIO:
         Raises:
             RuntimeError: There was no `init_app`.
         """
+        return self.serving.core
+
+    @property
+    def serving(self) -> face.Server:
+        """The server below.
+
+        Raises:
+            RuntimeError: There was no `init_app`.
+        """
         if self.server is None:
             raise RuntimeError("SocketIO has no application yet: call init_app(app) first")
-        return self.server.core
+        return self.server
 
     @property
     def manage_session(self) -> bool:
@@ -186,8 +196,7 @@ class SocketIO:
 
     def _add_namespace(self, instance: Namespace) -> None:
         instance._set_socketio(self)
-        assert self.server is not None
-        self.server.register_namespace(instance)
+        self.serving.register_namespace(instance)
 
     def on_error(self, namespace: str | None = None) -> Callable[..., Any]:
         """Register a function as the error handler of a namespace, as a decorator.
@@ -248,7 +257,7 @@ class SocketIO:
         core = self.core
         if namespace is not None and namespace[:1] != "/":
             warn_of_namespace(namespace)
-        skip = face.as_sids(skip_sid)
+        skip = as_sids(skip_sid)
         current = _current_sid()
         if not include_self and current is not None:
             skip = {*skip, current}
@@ -376,15 +385,11 @@ class SocketIO:
 
     def start_background_task(self, target: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Run a function in a thread of its own; returns it, so that you can ``join()`` it. It has no Flask context."""
-        if self.server is None:
-            raise RuntimeError("SocketIO has no application yet: call init_app(app) first")
-        return self.server.start_background_task(target, *args, **kwargs)
+        return self.serving.start_background_task(target, *args, **kwargs)
 
     def sleep(self, seconds: float = 0) -> None:
         """Let others run for some seconds."""
-        if self.server is None:
-            raise RuntimeError("SocketIO has no application yet: call init_app(app) first")
-        self.server.sleep(seconds)
+        self.serving.sleep(seconds)
 
     def test_client(
         self,
@@ -469,9 +474,6 @@ _OWN = ("manage_session", "message_queue", "channel", "path", "resource", "clien
 
 def _warn_of_unknown(options: dict[str, Any]) -> None:
     """Say which options nobody knows, with the nearest name; take them out."""
-    from .engineio import RUNTIME_OPTIONS
-    from .protocol.engineio.options import NAMES, split
-
     known = [name for name in inspect.signature(face.Server.__init__).parameters if name not in ("self", "options")]
     known = [*(name for name in known if not name.startswith("_")), *RUNTIME_OPTIONS, "async_mode", *_OWN]
     for name in list(options):

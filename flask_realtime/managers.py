@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable, Iterator
 from typing import Any
 
 from .protocol.socketio.client import CONNECTED, CONNECTING
-from .protocol.socketio.core import Core, arguments
+from .protocol.socketio.core import Core, arguments, as_sids
 
 
 class Manager:
@@ -85,8 +85,7 @@ class Manager:
         **options: Any,
     ) -> None:
         """As `flask_realtime.socketio.Server.emit`."""
-        skip = () if skip_sid is None else (skip_sid,) if isinstance(skip_sid, str) else frozenset(skip_sid)
-        self._core.emit(event, arguments(data), namespace, room if to is None else to, skip, callback)
+        self._core.emit(event, arguments(data), namespace, room if to is None else to, as_sids(skip_sid), callback)
 
     def disconnect(self, sid: str, namespace: str, **options: Any) -> None:
         """End a client's part in a namespace."""

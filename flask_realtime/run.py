@@ -42,8 +42,7 @@ def run_werkzeug(
     if os.environ.get("FLASK_RUN_FROM_CLI") == "true":
         logger.warning("socketio.run() is ignored under the flask command, which runs the server itself")
         return
-    if extension.server is None:
-        raise RuntimeError("SocketIO has no application yet: call init_app(app) first")
+    below = extension.serving
     debug = app.debug if options.debug is None else options.debug
     app.debug = debug
     reload = debug if options.use_reloader is None else options.use_reloader
@@ -69,7 +68,7 @@ def run_werkzeug(
         # Under our own layer: a connection that is ours isn't the debugger's business.
         extension.sockio_mw.wsgi_app = DebuggedApplication(extension.sockio_mw.wsgi_app, evalex)
     _warn(options)
-    extension.server.eio.gateway.stopping = False
+    below.eio.gateway.stopping = False
     if reload:
         reloader["extra_files"] = [*(options.extra_files or ()), *reloader.get("extra_files", ())]
         run_simple(host, port, app, use_reloader=True, threaded=True, **reloader, **settings)
@@ -83,7 +82,7 @@ def run_werkzeug(
     finally:
         restore()
         extension.wsgi_server = None
-        extension.server.shutdown()
+        below.shutdown()
 
 
 def stop(extension: SocketIO) -> None:

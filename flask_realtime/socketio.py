@@ -25,7 +25,7 @@ from .io.wsgi import keep
 from .managers import Manager
 from .protocol.engineio.session import Session
 from .protocol.socketio.client import Client as _Client
-from .protocol.socketio.core import Core, Settings, Waiter, arguments
+from .protocol.socketio.core import Core, Settings, Waiter, arguments, as_sids
 from .protocol.socketio.dispatch import Handler, fit
 from .protocol.socketio.packets import Codec, Limits, TextCodec
 
@@ -402,22 +402,15 @@ def call(core: Core, event: str, args: Sequence[Any], namespace: str, to: Any, t
     if not clients:
         raise TimeoutError(f"there is no client {to!r} in namespace {namespace!r}")
     try:
-        answered = waiter.event.wait(timeout)
+        waiter.event.wait(timeout)
     finally:
         core.forget_waiter(waiter, clients)
     if waiter.answer is None:
-        if answered:
+        if waiter.gone:
             raise ClientGoneError(f"client {to!r} disconnected before it answered")
         raise TimeoutError(f"no answer from {to!r} within {timeout} s")
     values = waiter.answer
     return None if not values else values[0] if len(values) == 1 else tuple(values)
-
-
-def as_sids(skip: Any) -> Collection[str]:
-    """Return what ``skip_sid`` means as a collection: one sid, or any iterable of them."""
-    if skip is None:
-        return ()
-    return (skip,) if isinstance(skip, str) else frozenset(skip)
 
 
 def _codec(serializer: str | Codec, json: Any, default: Callable[[Any], Any] | None) -> Codec:

@@ -143,7 +143,7 @@ class Connection:
             waiting = len(self._backlog) + len(data)
             self._closing = True
         logger.warning("a slow client is closed: %d bytes wait, the limit is %d", waiting, self._max_backlog)
-        self._hub.call_soon(self._cut)
+        self._hub.call_soon(self.failed)
 
     def _offer(self, data: bytes | bytearray) -> int:
         """Send what the socket takes now and return how much that was. With the lock held.
@@ -238,7 +238,7 @@ class Connection:
                 slow = len(self._backlog) > 2 * self._max_backlog  # it asks for pongs and doesn't read them
                 self._closing = self._closing or reader.closing or slow
             if slow:
-                self._cut()
+                self.failed()
                 return False
         if reader.closing:
             if reader.fault:
@@ -287,13 +287,8 @@ class Connection:
 
     # The end. The hub's thread.
 
-    def _cut(self) -> None:
-        """End a client that doesn't read; a close frame would only wait behind what it doesn't read."""
-        self._report("transport error")
-        self._end()
-
     def failed(self) -> None:
-        """Serving this connection raised an error of ours."""
+        """End at once: an error of ours, or a client that does not read, for whom a close frame would only wait too."""
         self._report("transport error")
         self._end()
 

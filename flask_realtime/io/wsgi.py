@@ -371,9 +371,8 @@ class Blocking:
         except OSError:
             data = b""
         self._hub.unwatch(self._sock)
-        if (not data or isinstance(self._sock, ssl.SSLSocket)) and self._wait.forget(self.ready):
-            self._wait.abort()
-            self._event.set()
+        if not data or isinstance(self._sock, ssl.SSLSocket):
+            self.failed()
 
     def writable(self) -> None:
         """Never asked for."""
@@ -464,10 +463,10 @@ def _read(read: Read, environ: Environ) -> Respond | Wait:
             if not block:
                 break
             body += block
+        lost = len(body) < wanted
     except OSError:
-        block = b""
-        wanted = -2
-    if wanted == -2 or (wanted >= 0 and len(body) < wanted):
+        lost = True
+    if lost:
         read.fail()
         return Respond(400, [_NO_STORE, _CLOSE], b"")
     if len(body) > read.limit:

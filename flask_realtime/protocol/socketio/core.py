@@ -517,3 +517,10 @@ def arguments(result: Any) -> list[Any]:
     if isinstance(result, tuple):
         return list(result)
     return [result]
+
+
+def as_sids(skip: Any) -> Collection[str]:
+    """Return what ``skip_sid`` means as a collection: one sid, or any iterable of them."""
+    if skip is None:
+        return ()
+    return (skip,) if isinstance(skip, str) else frozenset(skip)
