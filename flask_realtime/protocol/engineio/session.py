@@ -53,6 +53,7 @@ class Session:
     """
 
     __slots__ = (
+        "_ending",
         "_engine",
         "_held",
         "beat",
@@ -92,6 +93,7 @@ class Session:
         self.jsonp: str | None = None
         self.paused = False
         self._held: Ready | None = None
+        self._ending = (1000, "")
         self.pinged = False
         self.reason = ""
 
@@ -184,6 +186,9 @@ class Session:
                 self.heard = True
                 self.polling.release(_NOOP)
                 return True
+            if message == UPGRADE and self.state is CLOSED:
+                self._say_farewell(transport, self.polling)
+                return False
         self._engine.logger.warning("%s: upgrade failed: unexpected packet %s", self.sid, ascii(message[:20]))
         self.end_probe(transport)
         transport.close(1008, "unexpected packet during the upgrade")
@@ -202,12 +207,22 @@ class Session:
             transport.pause(True)
         return True
 
+    def _say_farewell(self, transport: Transport, polling: Polling) -> None:
+        """Tell a client that comes from its polls of the end that was meanwhile."""
+        with self._engine.lock:
+            self._probe_is_over()
+            self._engine.farewells.pop(self.sid, None)
+            polling.upgrade(transport)
+        transport.close(*self._ending)
+
     def end_probe(self, transport: Transport) -> None:
         """The attempt is over without success; polling goes on, and another attempt may come."""
         with self._engine.lock:
-            if self.probe is transport and self.state is PROBING:
+            if self.probe is not transport:
+                return
+            self._probe_is_over()
+            if self.state is PROBING:
                 self.state = TRANSITIONS[PROBING][LOST]
-                self._probe_is_over()
                 if self.polling is not None:
                     self.polling.draining = False
 
@@ -262,9 +277,13 @@ class Session:
             if self._engine.sessions.pop(self.sid, None) is None:
                 return
             self.reason = reason
-            probe = self.probe
-            self._probe_is_over()
             transport, polling, was = self.transport, self.polling, self.state
+            probe = self.probe
+            if probe is not None and polling is not None and polling.draining and reason == SERVER_DISCONNECT:
+                # It polls no more, and hears of nothing before it has changed to the WebSocket: told there.
+                probe, self._ending = None, (code, text)
+            else:
+                self._probe_is_over()
             self.state = CLOSED
             held, self._held = self._held, None
         self._engine.heartbeat.stop(self)

@@ -228,6 +228,54 @@ def test_the_probe_goes_down_with_its_session(floor):
     assert floor.ended == [(session.sid, "server disconnect")]
 
 
+def ended_while_upgrading(floor):
+    """Close a session whose client has the pong, so has stopped to poll, but hasn't sent its upgrade packet yet."""
+    session, transport, receive, lost = probing(floor)
+    receive("2probe")
+    session.send((Frame("4bye"),))
+    session.close("server disconnect", 1001, "enough")
+    assert transport.closed == []
+    return session, transport, receive, lost
+
+
+def test_a_client_that_stopped_polling_is_told_of_the_end_by_its_websocket(floor):
+    # The JavaScript client never polls again when its WebSocket ends now; it would hang until its ping timeout.
+    session, transport, receive, lost = ended_while_upgrading(floor)
+    receive("5")
+    assert transport.messages == ["3probe", "4bye", "1"]
+    assert transport.closed == [(1001, "enough")]
+    assert floor.engine.farewells == {}
+    receive("4late")
+    lost("transport close")
+    assert floor.messages == [] and floor.ended == [(session.sid, "server disconnect")]
+
+
+def test_a_client_that_polls_after_all_is_told_there(floor):
+    session, transport, _, lost = ended_while_upgrading(floor)
+    answered = floor.request(query=f"EIO=4&transport=polling&sid={session.sid}")
+    assert answered.body == b"4bye\x1e1"
+    lost("transport close")
+    floor.runtime.advance(31)
+    assert transport.messages == ["3probe"]
+
+
+def test_a_client_that_never_finishes_its_upgrade_is_let_go(floor):
+    _, transport, receive, _ = ended_while_upgrading(floor)
+    floor.runtime.advance(10.1)
+    assert transport.closed == [(1008, "upgrade timeout")]
+    receive("5")
+    assert transport.messages == ["3probe"]
+
+
+@pytest.mark.parametrize("packet", ["2probe", "4early", "x"])
+def test_after_the_end_an_upgrade_only_goes_on_as_it_should(floor, packet):
+    _, transport, receive, _ = ended_while_upgrading(floor)
+    receive(packet)
+    assert transport.closed == [(1008, "unexpected packet during the upgrade")]
+    receive("5")
+    assert transport.messages == ["3probe"]
+
+
 def test_after_the_upgrade_a_lost_websocket_is_the_end(floor):
     session, _, receive, lost = probing(floor)
     receive("2probe")
