@@ -15,7 +15,7 @@ BIN := .venv/bin
 NPM := npm --no-audit --no-fund --loglevel=error
 say = @echo "==> $(1)"
 
-.PHONY: help venv demo test lint types docs e2e clean python node programs port-is-free
+.PHONY: help venv demo test lint types docs e2e chaos clean python node programs port-is-free
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ test: node lint types docs programs tests/e2e/node_modules/.installed example_ap
 
 e2e: node .venv/.installed-dev programs tests/e2e/node_modules/.installed example_app/node_modules/.installed ## Run the end-to-end tests only
 	@$(BIN)/python -m pytest -m e2e $(ARGS)
+
+chaos: node .venv/.installed-dev programs tests/e2e/node_modules/.installed ## Try to break it: the whole list
+	@CHAOS=full $(BIN)/python -m pytest -m chaos $(ARGS)
 
 docs: .venv/.installed-dev ## Build the documentation into docs/_build/html
 	$(call say,sphinx)

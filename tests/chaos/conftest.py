@@ -1,0 +1,63 @@
+"""The acceptance list of docs/reliability.md: each test holds one line of it up to a real server and notes its figure.
+
+``make test`` runs it short, ``make chaos`` (``CHAOS=full``) in full length and prints the table.
+"""
+
+import contextlib
+import os
+
+import pytest
+from e2e.servers import CRASH, KINDS, Server
+
+ROWS = []
+FULL = os.environ.get("CHAOS") == "full"
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if "/chaos/" in item.nodeid.replace(os.sep, "/"):
+            item.add_marker(pytest.mark.e2e)
+            item.add_marker(pytest.mark.chaos)
+
+
+def pytest_terminal_summary(terminalreporter):
+    if ROWS:
+        terminalreporter.section("the list")
+        for line, promise, kind, figure in sorted(ROWS, key=lambda row: (row[0], row[2])):
+            terminalreporter.write_line(f"{line:>3}  {kind:<17} {promise}: {figure}")
+
+
+@pytest.fixture(scope="session", params=list(KINDS))
+def kind(request):
+    """The kind of server, a key of ``KINDS``."""
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def full():
+    """Whether the list runs in full length."""
+    return FULL
+
+
+@pytest.fixture
+def row(kind):
+    """Return a function that notes what was seen: ``row(line of the list, promise, figure)``."""
+
+    def note(line, promise, figure):
+        ROWS.append((line, promise, kind, figure))
+
+    return note
+
+
+@pytest.fixture(scope="session")
+def start(kind, tmp_path_factory):
+    """Return a function that starts a server for one test module: ``start(**options)``; all are judged at the end."""
+    directory = tmp_path_factory.mktemp("chaos")
+    with contextlib.ExitStack() as stack:
+
+        def make(alarm=CRASH, **options):
+            server = Server(kind, directory, alarm=alarm, **options)
+            stack.callback(server.stop)
+            return server
+
+        yield make
