@@ -352,7 +352,9 @@ def test_t44_unknown_sids_in_flask(program, serve, enter):
 
 def test_t44_sid_of_one_who_has_left_is_unknown(serve, enter):
     server = socketio.Server()
+    server.on("here", lambda sid: True)
     peer = enter(serve(server))
+    peer.ask("here")  # its connecting is over, so the disconnect is done at once
     server.disconnect(peer.sid)
     assert peer.receive() == "1"
     server.disconnect(peer.sid)

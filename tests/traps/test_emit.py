@@ -407,8 +407,10 @@ def test_t18_emit_to_unknown_targets_is_silent(room_of_three):
 
 def test_t18_emit_to_one_who_has_left_is_silent(serve, enter):
     server = socketio.Server()
+    server.on("here", lambda sid: True)
     site = serve(server)
     peer, other = enter(site), enter(site)
+    peer.ask("here")  # its connecting is over, so the disconnect is done at once
     server.disconnect(peer.sid)
     server.emit("news", to=peer.sid)
     server.emit("news")
