@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import flask
-from flask.ctx import RequestContext
+from flask.ctx import AppContext, RequestContext
+from flask.globals import _cv_app, _cv_request
 from flask.sessions import SessionMixin
+from flask.signals import appcontext_popped, appcontext_pushed, appcontext_tearing_down, request_tearing_down
 
 from .errors import ConnectionRefusedError
 from .protocol.socketio.client import Client
 from .protocol.socketio.dispatch import Handler, fit
 
 SAVED_SESSION = "saved_session"
+PROTOTYPE = "flask_realtime.prototype"
+
+_new: Callable[[Any], Any] = object.__new__
 
 
 class ManagedSession(dict[str, Any], SessionMixin):
@@ -24,31 +29,36 @@ class ManagedSession(dict[str, Any], SessionMixin):
     """
 
 
-_SESSION = getattr(RequestContext, "session", None)  # a property since Flask 3.1.3
-
-
 class EventContext(RequestContext):
-    """A request context of the handshake's request, for one event. The URL isn't matched to a route.
-
-    Attributes:
-        managed: The connection's own session, which handlers get instead of Flask's.
-    """
-
-    managed: ManagedSession | None = None
+    """A request context of the handshake's request, for one event. The URL isn't matched to a route."""
 
     @property
     def session(self) -> SessionMixin:
-        if self.managed is not None:
-            return self.managed
-        opened: SessionMixin = _SESSION.__get__(self) if isinstance(_SESSION, property) else self._opened
-        return opened
+        session = self._session
+        assert session is not None
+        session.accessed = True
+        return session
 
     @session.setter
-    def session(self, session: SessionMixin) -> None:
-        self._opened = session
+    def session(self, session: SessionMixin) -> None:  # Flask before 3.1.3 has a plain attribute
+        self._session = session
 
     def match_request(self) -> None:
         pass
+
+
+class Prototype(NamedTuple):
+    """What the events of one connection share; made by the first of them.
+
+    Attributes:
+        request: The attributes of the handshake's request.
+        url_adapter: For ``url_for``.
+        app_url_adapter: The same, of the application context.
+    """
+
+    request: dict[str, Any]
+    url_adapter: Any
+    app_url_adapter: Any
 
 
 class Contexts:
@@ -67,6 +77,11 @@ class Contexts:
         error_handler: Callable[[str], Callable[[BaseException], Any] | None],
     ) -> None:
         self.app, self.manage_session, self._error_handler = app, manage_session, error_handler
+        kind = type(app)
+        self._own_teardown = (
+            kind.do_teardown_request is not flask.Flask.do_teardown_request
+            or kind.do_teardown_appcontext is not flask.Flask.do_teardown_appcontext
+        )
 
     def invoke(self, client: Client, handler: Handler, event: Any, args: Sequence[Any]) -> Any:
         """Call a handler inside a context; errors go to the error handlers."""
@@ -101,7 +116,7 @@ class Contexts:
             target: The class-based namespace that it belongs to; its method ``error``, if any, gets what no error
                 handler takes.
         """
-        ctx = self._push(client, message, told)
+        ctx = self._enter(client, message, told)
         unhandled: BaseException | None = None
         try:
             try:
@@ -122,26 +137,70 @@ class Contexts:
             unhandled = error
             raise
         finally:
-            ctx.pop(unhandled)
+            self._leave(ctx, unhandled)
 
-    def _push(self, client: Client, message: Any, told: Sequence[Any]) -> EventContext:
+    def _enter(self, client: Client, message: Any, told: Sequence[Any]) -> EventContext:
         app, environ = self.app, client.session.environ
+        prototype: Prototype | None = environ.get(PROTOTYPE)
+        session: ManagedSession | None = environ.get(SAVED_SESSION) if self.manage_session else None
+        event = {"message": message, "args": tuple(told)}
+        own = {"sid": client.sid, "namespace": client.namespace, "event": event}
+        if prototype is None or session is None or _cv_app.get(None) is not None or appcontext_pushed.receivers:
+            return self._push(prototype, environ, own, session)
+        request = _new(app.request_class)
+        request.__dict__ = {**prototype.request, **own}
+        ctx: EventContext = _new(EventContext)
+        app_ctx: AppContext = _new(AppContext)
+        app_ctx.app = ctx.app = app
+        app_ctx.url_adapter, app_ctx.g = prototype.app_url_adapter, app.app_ctx_globals_class()
+        ctx.request, ctx.url_adapter = request, prototype.url_adapter
+        ctx._session, ctx.flashes, ctx._after_request_functions = session, None, []
+        app_ctx._cv_tokens = [_cv_app.set(app_ctx)]
+        ctx._cv_tokens = [(_cv_request.set(ctx), app_ctx)]
+        return ctx
+
+    def _push(
+        self, prototype: Prototype | None, environ: Any, own: dict[str, Any], session: ManagedSession | None
+    ) -> EventContext:
+        """Enter a context by Flask's own way: the connection's first event, and whenever somebody listens to it."""
+        app = self.app
         request: Any = app.request_class(environ, populate_request=False)
         request.json_module = app.json
-        request.sid, request.namespace = client.sid, client.namespace
-        request.event = {"message": message, "args": tuple(told)}
-        session: ManagedSession | None = environ.get(SAVED_SESSION) if self.manage_session else None
+        if prototype is None:
+            shared = dict(request.__dict__)
+        request.__dict__.update(own)
         ctx = EventContext(app, environ, request, session)
-        ctx.managed = session
         try:
             ctx.push()
+            if prototype is None:
+                environ[PROTOTYPE] = Prototype(shared, ctx.url_adapter, _cv_app.get().url_adapter)
             if session is None and self.manage_session:
                 # The connection's first event; of two at once, the later one takes what the earlier has kept.
-                ctx.managed = environ.setdefault(SAVED_SESSION, ManagedSession(ctx.session))
+                ctx._session = environ.setdefault(SAVED_SESSION, ManagedSession(ctx.session))
         except BaseException as error:
             ctx.pop(error)  # or what was pushed would stay with this thread, for the next client's event
             raise
         return ctx
+
+    def _leave(self, ctx: EventContext, unhandled: BaseException | None) -> None:
+        app = self.app
+        if (
+            app.teardown_request_funcs
+            or app.teardown_appcontext_funcs
+            or request_tearing_down.receivers
+            or appcontext_tearing_down.receivers
+            or appcontext_popped.receivers
+            or self._own_teardown
+            or len(ctx._cv_tokens) != 1
+        ):
+            ctx.pop(unhandled)
+            return
+        # What Flask's pop does when nobody is to be told.
+        token, app_ctx = ctx._cv_tokens.pop()
+        ctx.request.close()
+        _cv_request.reset(token)
+        if app_ctx is not None:
+            _cv_app.reset(app_ctx._cv_tokens.pop())
 
     def _save(self) -> None:
         session: SessionMixin = flask.session._get_current_object()  # type: ignore[attr-defined]
