@@ -12,11 +12,14 @@ from typing import Any
 from ..protocol.websocket import frames as websocket
 from ..protocol.websocket.reader import Reader
 from ..typing import Frame
+from . import calls
 from .hub import Hub, Timer
 
 logger = logging.getLogger("flask_realtime.io")
 
 _AGAIN = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+
+_send = calls.send  # one look-up less for each delivery
 
 _PIECE, _RECORD = 262144, 16384  # bytes offered at a time: of a backlog, and to TLS, whose records hold no more
 
@@ -43,6 +46,7 @@ class Connection:
         "_backlog",
         "_closing",
         "_deflate_from",
+        "_descriptor",
         "_draining",
         "_ended",
         "_hub",
@@ -81,6 +85,7 @@ class Connection:
         self._draining = False  # the peer was told that it is over; its answer or its end is awaited
         self._timer: Timer | None = None
         self._tls = isinstance(sock, ssl.SSLSocket)
+        self._descriptor: int = sock.fileno()
         self._on_message: Callable[[str | bytes], object] = _nothing
         self._on_close: Callable[[str], object] = _nothing
 
@@ -126,12 +131,16 @@ class Connection:
             if self._closing:
                 return
             if not self._backlog:
-                try:
-                    sent = self._offer(data) if self._tls else self._sock.send(data)
-                except _AGAIN:
-                    sent = 0
-                except OSError:
-                    return  # the hub will see the end too, and report it
+                sent = -1
+                if _send is not None and not self._tls and len(data) <= calls.SIZE:
+                    sent = _send(self._descriptor, data, len(data), calls.FLAGS)
+                if sent < 0:
+                    try:
+                        sent = self._offer(data) if self._tls else self._sock.send(data)
+                    except _AGAIN:
+                        sent = 0
+                    except OSError:
+                        return  # the hub will see the end too, and report it
                 if sent < len(data):
                     # One message may be larger than the limit; the limit is for a client that is behind already.
                     self._backlog += data[sent:]
@@ -208,9 +217,9 @@ class Connection:
             try:
                 if self._tls:
                     with self._lock:  # OpenSSL can't read and write at the same time
-                        data = sock.recv(65536)
+                        data = sock.recv(calls.SIZE)
                 else:
-                    data = sock.recv(65536)
+                    data = self._hub.receiver.recv(sock, self._descriptor)
             except _AGAIN:
                 return
             except OSError:

@@ -19,6 +19,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from .calls import Receiver
+
 logger = logging.getLogger("flask_realtime.io")
 
 
@@ -62,6 +64,7 @@ class Hub:
         self._numbers = itertools.count()
         self._asleep = False
         self._stop_at = float("inf")
+        self.receiver = Receiver()
         self.thread: threading.Thread | None = None
 
     def start(self) -> None:

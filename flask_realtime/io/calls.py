@@ -1,0 +1,62 @@
+"""Send and receive without giving the interpreter lock away.
+
+`socket.send` gives the lock away for two microseconds' work. When another thread computes meanwhile, it keeps the lock
+for a switch interval, 5 ms, so one computing handler would slow every delivery of all others down to that. These calls
+never wait, so they may well keep the lock. Where there is no ``ctypes`` or no C library, the socket's own are used.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+SIZE = 65536
+"""Bytes received at a time at most; more than so many are sent without the lock."""
+
+_FLAGS = getattr(socket, "MSG_DONTWAIT", 0) | getattr(socket, "MSG_NOSIGNAL", 0)
+
+send: Any = None
+"""``send(descriptor, data, len(data), FLAGS)``: bytes taken, or -1: ask the socket itself why; None where it isn't."""
+_recv: Any = None
+
+FLAGS = _FLAGS
+
+try:
+    import ctypes
+
+    if _FLAGS:
+        _libc = ctypes.PyDLL(None)
+        send, _recv = _libc.send, _libc.recv
+        send.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t, ctypes.c_int)
+        _recv.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+        send.restype = _recv.restype = ctypes.c_ssize_t
+except (ImportError, AttributeError, OSError, TypeError):
+    send = _recv = None
+
+
+class Receiver:
+    """Receives for one thread."""
+
+    __slots__ = ("_address", "_view")
+
+    def __init__(self) -> None:
+        buffer = bytearray(SIZE)
+        self._view = memoryview(buffer)
+        self._address = ctypes.addressof(ctypes.c_char.from_buffer(buffer)) if _recv is not None else 0
+
+    def recv(self, sock: Any, descriptor: int) -> bytes:
+        """Return what came; b"" at the end.
+
+        Args:
+            sock: A non-blocking socket.
+            descriptor: Its number.
+
+        Raises:
+            OSError: As ``sock.recv`` raises it; BlockingIOError when nothing is there.
+        """
+        if _recv is not None:
+            size = _recv(descriptor, self._address, SIZE, _FLAGS)
+            if size >= 0:
+                return bytes(self._view[:size])
+        data: bytes = sock.recv(SIZE)
+        return data
