@@ -8,6 +8,7 @@ import logging
 import queue
 import sys
 import threading
+import time
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -159,7 +160,10 @@ class Server:
         self.shutdown_timeout = shutdown_timeout
         self.runtime = Threads(not async_handlers, max_handler_threads, max_client_handlers)
         on_connect, on_disconnect = _hooks or (self._connected, self._disconnected)
-        self.engine = Engine(self.options, self.runtime, on_connect, self._received, on_disconnect, self.logger)
+        self.engine = Engine(
+            self.options, self.runtime, on_connect, self._received, on_disconnect, self.logger, time.perf_counter
+        )
+        self._counters, self._most_threads = self.engine.counters, max_handler_threads
         self.gateway = Gateway(self.engine, self.runtime)
         # At the end of the process, a worker's in the first place, clients are told and handlers end.
         atexit.register(_shutdown, weakref.ref(self))
@@ -200,10 +204,11 @@ class Server:
             return None
         self._deciding.add(session.sid)
         try:
-            result = handler(session.sid, session.environ)
+            result = self._counters.handlers.run(handler, session.sid, session.environ)
             if session.closed:
                 return "Unauthorized"
         except Exception:  # whatever it is, the client isn't let in
+            self._counters.handlers.errors.one()
             self.logger.exception("%s: the connect handler failed", session.sid)
             return "Unauthorized"
         finally:
@@ -211,19 +216,22 @@ class Server:
         return None if result is None or result is True else (result or "Unauthorized")
 
     def _received(self, session: Session, message: str | bytes) -> None:
+        self._counters.events_in.one()
         handler = self.handlers.get("message")
         if handler is not None:
-            args = (session.sid, self._decode(message))
-            session.runtime.run(session, handler, args, self._handled, (session.sid, "message"))
+            args = (handler, session.sid, self._decode(message))
+            session.runtime.run(session, self._counters.handlers.run, args, self._handled, (session.sid, "message"))
 
     def _disconnected(self, session: Session, reason: str) -> None:
         handler = self.handlers.get("disconnect")
         if handler is not None and session.sid not in self._deciding:
-            args = fit(handler, (session.sid, reason), 1)
-            session.runtime.run(session, handler, args, self._handled, (session.sid, "disconnect"), urgent=True)
+            args = (handler, *fit(handler, (session.sid, reason), 1))
+            token = (session.sid, "disconnect")
+            session.runtime.run(session, self._counters.handlers.run, args, self._handled, token, urgent=True)
 
     def _handled(self, token: tuple[str, str], result: Any, error: BaseException | None) -> None:
         if error is not None:
+            self._counters.handlers.errors.one()
             self.logger.error("%s: the %s handler failed", *token, exc_info=error)
 
     def _decode(self, message: str | bytes) -> Any:
@@ -261,6 +269,7 @@ class Server:
         if session is None:
             self.logger.warning("Cannot send to sid %s", ascii(sid)[1:-1][:100])
         else:
+            self._counters.events_out.one()
             session.send((frame,))
 
     def _session(self, sid: str) -> Session:
@@ -317,6 +326,52 @@ class Server:
             session.close(Reason.SERVER_DISCONNECT)
 
     # The server.
+
+    def stats(self) -> dict[str, Any]:
+        """Return what the server did since it was made, and what it does now. Any thread may call this.
+
+        Returns:
+            A new dict of numbers, which all only grow unless "now" is said:
+
+            * ``clients``: connections now, ``polling`` and ``websocket``.
+            * ``connects``: connections that were accepted.
+            * ``disconnects``: connections that have ended, by the reason that disconnect handlers get.
+            * ``events_in``: events and acknowledgements that came; without Socket.IO, messages.
+            * ``events_out``: the same that were sent, once for each recipient.
+            * ``bytes_waiting``: bytes that wait for clients now: of the next poll, or of a socket that takes no more.
+            * ``slow_clients``: clients that were cut off because they read too slowly.
+            * ``bad_input``: what broke a protocol, by whose rules these were: ``http`` (a broken request; a body that
+              is too large), ``websocket``, ``engineio``, ``socketio``.
+            * ``refusals``: what broke no protocol and was refused: ``origin``, ``host``, ``sid`` (unknown session id),
+              ``connect`` (by a connect handler, or for an unknown namespace), ``connections`` (there were as many as
+              there may be), ``request`` (not offered: a transport, a version, a method, an upgrade), ``stopping``.
+            * ``handlers``: ``calls`` of handlers and callbacks, ``errors`` of those that were logged as failed,
+              ``seconds`` that those that have ended took together, ``running`` now.
+            * ``pool``: ``threads`` for handlers now, the ``most`` that there may be, ``waiting``: clients whose next
+              handler waits for a thread now.
+
+        .. versionadded:: 0.1.0
+        """
+        counters, pool = self._counters, self.runtime.pool
+        clients = {"polling": 0, "websocket": 0}
+        waiting = 0
+        for session in list(self.engine.sessions.values()):
+            if session.accepted:
+                clients[session.transport_name] += 1
+                waiting += getattr(session.transport, "waiting", 0)
+        return {
+            "clients": clients,
+            "connects": counters.connects.value,
+            "disconnects": counters.disconnects.value,
+            "events_in": counters.events_in.value,
+            "events_out": counters.events_out.value,
+            "bytes_waiting": waiting,
+            "slow_clients": counters.slow_clients.value,
+            "bad_input": counters.bad_input.value,
+            "refusals": counters.refusals.value,
+            "handlers": counters.handlers.value,
+            "pool": {"threads": pool.size, "most": self._most_threads, "waiting": pool._work.qsize()},
+        }
 
     def handle_request(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         """Serve a WSGI request for the Engine.IO path."""

@@ -340,6 +340,16 @@ class SocketIO:
 
     # Running.
 
+    def stats(self) -> dict[str, Any]:
+        """Return what the server did and does, as numbers; see `flask_realtime.engineio.Server.stats`.
+
+        Raises:
+            RuntimeError: There was no `init_app`.
+
+        .. versionadded:: 0.1.0
+        """
+        return self.serving.stats()
+
     def run(
         self,
         app: flask.Flask,

@@ -131,7 +131,12 @@ class Server:
         )
         settings = Settings(accepted, always_connect, connect_timeout, max_namespaces, max_pending_acks, limits=limits)
         self.core = Core(
-            self.eio.runtime, _codec(serializer, json, _default), _invoke or self._invoke, settings, self.logger
+            self.eio.runtime,
+            _codec(serializer, json, _default),
+            _invoke or self._invoke,
+            settings,
+            self.logger,
+            self.eio.engine.counters,
         )
         self.eio.engine.on_message = self.core.received
         self._adapt = _adapt
@@ -381,6 +386,13 @@ class Server:
     def handle_request(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         """Serve a WSGI request for the Socket.IO path."""
         return self.eio.handle_request(environ, start_response)
+
+    def stats(self) -> dict[str, Any]:
+        """Return what the server did and does; see `flask_realtime.engineio.Server.stats`.
+
+        .. versionadded:: 0.1.0
+        """
+        return self.eio.stats()
 
     def shutdown(self) -> None:
         """Tell every client, let handlers end, and stop. New requests get status 503."""

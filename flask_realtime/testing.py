@@ -87,6 +87,7 @@ class SocketIOTestClient:
         self._session = session
         self.eio_sid = session.sid
         engine.on_connect(session)
+        engine.accept(session)
         session.polling = None
         session.transport = _Memory(self._written)
 

@@ -17,6 +17,7 @@ FLOORS = {
     "flask_realtime.typing": (0, "ports"),
     "flask_realtime.errors": (0, "ports"),
     "flask_realtime.protocol": (0, "protocol"),  # its own __init__.py; the packages in it are on floors 1 to 3
+    "flask_realtime.protocol.counters": (0, "ports"),
     "flask_realtime.protocol.websocket": (1, "protocol/websocket"),
     "flask_realtime.backplanes": (1, "backplanes"),
     "flask_realtime.protocol.engineio": (2, "protocol/engineio"),

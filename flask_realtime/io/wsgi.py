@@ -21,6 +21,7 @@ from http import HTTPStatus
 from typing import Any
 
 from ..errors import RemoteProtocolError
+from ..protocol.counters import HTTP, STOPPING, WEBSOCKET, Counters
 from ..protocol.engineio.engine import Engine
 from ..protocol.engineio.requests import Outcome, Read, Request, Respond, Upgrade, Wait, answer
 from ..protocol.websocket.reader import Reader
@@ -60,6 +61,7 @@ class Gateway:
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Serve a request for the Engine.IO path."""
         if self.stopping:
+            self._engine.counters.refusals.one(STOPPING)
             busy = [("Retry-After", "5"), ("Cache-Control", "no-store"), ("Connection", "close")]
             return _start(Respond(503, busy, b""), start_response)
         sock = find_socket(environ)
@@ -73,7 +75,7 @@ class Gateway:
         )
         outcome: Outcome = answer(self._engine, request)
         if isinstance(outcome, Read):
-            outcome = _read(outcome, environ)  # which may have to wait as well
+            outcome = _read(outcome, environ, self._engine.counters)  # which may have to wait as well
         if isinstance(outcome, Wait):
             return self._wait(outcome, environ, sock, start_response)
         if isinstance(outcome, Upgrade):
@@ -137,7 +139,7 @@ class Gateway:
         if moved is None:
             return self._serve_here(upgrade, environ, sock, reader, deflate_from, head, start_response)
         connection = Connection(self._runtime.hub, moved.sock, reader, options.max_backlog, deflate_from)
-        self._switch(connection, upgrade, head, moved.early)
+        self._switch(connection, reader, upgrade, head, moved.early)
         return moved.finish("101 Switching Protocols", start_response)
 
     def _serve_here(
@@ -157,12 +159,11 @@ class Gateway:
         connection = Connection(
             self._runtime.hub, sock, reader, self._engine.options.max_backlog, deflate_from, ended.set
         )
-        self._switch(connection, upgrade, head, b"")
+        self._switch(connection, reader, upgrade, head, b"")
         ended.wait()
         return _used_up(environ, sock, start_response)
 
-    @staticmethod
-    def _switch(connection: Connection, upgrade: Upgrade, head: bytes, early: bytes) -> None:
+    def _switch(self, connection: Connection, reader: Reader, upgrade: Upgrade, head: bytes, early: bytes) -> None:
         connection.begin(head)
         started = upgrade.start(connection)
         if started is None:
@@ -170,7 +171,13 @@ class Gateway:
             connection.close(1008, "no upgrade is possible now")
         else:
             on_message, on_close = started
-            connection.open(on_message, on_close, early)
+
+            def closed(reason: str) -> None:
+                if reader.fault:
+                    self._engine.counters.bad_input.one(WEBSOCKET)
+                on_close(reason)
+
+            connection.open(on_message, closed, early)
 
 
 _NO_STORE = ("Cache-Control", "no-store")
@@ -438,12 +445,13 @@ def header_of(environ: Environ) -> Callable[[str], str | None]:
     return header
 
 
-def _read(read: Read, environ: Environ) -> Respond | Wait:
+def _read(read: Read, environ: Environ, counters: Counters) -> Respond | Wait:
     """Read a body, counting as it comes."""
     length = environ.get("CONTENT_LENGTH")
     stream = environ["wsgi.input"]
     if length:
         if not (length.isascii() and length.isdigit() and len(length) < 20):
+            counters.bad_input.one(HTTP)
             read.fail()
             return Respond(
                 400, [("Content-Type", "application/json"), _NO_STORE, _CLOSE], b'{"code":3,"message":"Bad request"}'

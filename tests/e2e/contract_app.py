@@ -340,7 +340,8 @@ def emit_from_task():
 
 @app.route("/stats")
 def stats():
-    """Tell what the process holds at this moment."""
+    """Tell the server's own numbers, and what the process holds at this moment."""
+    numbers_of_server = socketio.stats()
     gc.collect()
     kinds = collections.Counter()
     for item in gc.get_objects():
@@ -353,6 +354,7 @@ def stats():
         connected=len(connected),
         sessions=len(socketio.server.environ),
         objects=kinds,
+        **numbers_of_server,
     )
 
 

@@ -9,12 +9,13 @@ from collections.abc import Callable
 from typing import Any
 
 from ...typing import Runtime, Transport
+from ..counters import Counters
 from .cors import Origins
 from .frame import OPEN, Frame
 from .heartbeat import Heartbeat
 from .options import Options
 from .polling import Polling
-from .session import CLOSED, PING_TIMEOUT, SERVER_DISCONNECT, TRANSPORT_ERROR, WEBSOCKET, Session
+from .session import CLOSED, PING_TIMEOUT, REASONS, SERVER_DISCONNECT, WEBSOCKET, Session
 
 
 def new_id() -> str:
@@ -33,6 +34,10 @@ class Engine:
         on_message: Called as ``(session, message)`` for each message, str or bytes. Must not wait.
         on_disconnect: Called once as ``(session, reason)``. Must not wait.
         logger: Where to tell.
+        clock: For the time that handlers take, in seconds; the runtime's when None.
+
+    Attributes:
+        counters: What happened so far; see `flask_realtime.protocol.counters.Counters`.
     """
 
     def __init__(
@@ -43,8 +48,10 @@ class Engine:
         on_message: Callable[[Session, Any], object],
         on_disconnect: Callable[[Session, str], object],
         logger: logging.Logger,
+        clock: Callable[[], float] | None = None,
     ) -> None:
         self.logger = logger
+        self.counters = Counters(runtime.lock(), clock or runtime.now, REASONS)
         self.options = options
         self.runtime = runtime
         self.on_connect = on_connect
@@ -63,12 +70,17 @@ class Engine:
     def prepare(self, environ: Any) -> Session:
         """Make a session; nobody else knows its id yet."""
         session = Session(self, new_id(), environ)
-        session.polling = Polling(
-            self.runtime.lock(), self.options.max_backlog, lambda: session.close(TRANSPORT_ERROR, 1008, "slow consumer")
-        )
+        session.polling = Polling(self.runtime.lock(), self.options.max_backlog, session.slow)
         session.transport = session.polling
         self.sessions[session.sid] = session
         return session
+
+    def accept(self, session: Session) -> None:
+        """Count a session whose handshake is accepted, unless it has ended meanwhile."""
+        with self.lock:
+            accepted = session.accepted = not session.closed
+        if accepted:
+            self.counters.connects.one()
 
     def drop(self, session: Session) -> None:
         """Forget a session that was refused."""

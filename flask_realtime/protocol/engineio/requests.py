@@ -13,6 +13,7 @@ from websockets.extensions import Extension
 
 from ...errors import RemoteProtocolError
 from ...typing import Frame, Transport
+from ..counters import CONNECT, CONNECTIONS, HTTP, ORIGIN, REQUEST, SID
 from ..websocket import handshake
 from . import polling
 from .cors import show
@@ -137,7 +138,7 @@ class _Answer:
         try:
             self.query = dict(parse_qsl(request.query, keep_blank_values=True, max_num_fields=64))
         except ValueError:
-            return self.refuse(3, "more than 64 query parameters")
+            return self.refuse(3, "more than 64 query parameters", HTTP)
         transport = self.query.get("transport", "")
         if transport not in engine.options.enabled:
             return self.refuse(0)
@@ -145,15 +146,17 @@ class _Answer:
         sid = self.query.get("sid")
         if transport == "websocket" and not (upgrading and request.websocket):
             return self.refuse(
-                3, "this server can't do WebSocket here" if upgrading else "expected an upgrade to WebSocket"
+                3,
+                "this server can't do WebSocket here" if upgrading else "expected an upgrade to WebSocket",
+                REQUEST if upgrading else HTTP,
             )
         if transport == "polling" and upgrading:
-            return self.refuse(3, "an upgrade to WebSocket with transport=polling")
+            return self.refuse(3, "an upgrade to WebSocket with transport=polling", HTTP)
         if transport == "websocket":
             try:
                 self.accepted = handshake.accept(request.header, engine.options.websocket_compression)
             except RemoteProtocolError as error:
-                return self.refuse(3, ascii(str(error))[1:-1][:200])
+                return self.refuse(3, ascii(str(error))[1:-1][:200], HTTP)
         if sid is None:
             return self.handshake(transport)
         session = engine.sessions.get(sid)
@@ -167,7 +170,7 @@ class _Answer:
                     "a client came with an unknown session id: it was here before a restart, or its requests go to "
                     "several processes, but this version serves one (gunicorn -w 1); this is said once"
                 )
-            return self.refuse(1)
+            return self.refuse(1, why=SID)
         if transport == "websocket":
             return self.upgrade(session) if request.method == "GET" else self.refuse(3, "expected GET")
         if session.state is WEBSOCKET:
@@ -194,6 +197,7 @@ class _Answer:
             return self.refuse(3, "JSONP is switched off (allow_jsonp)")
         limit = engine.options.max_connections
         if limit is not None and len(engine.sessions) >= limit:
+            engine.counters.refusals.one(CONNECTIONS)
             return self.respond(503, b'{"code":4,"message":"too many connections"}', [("Retry-After", "5")])
         session = engine.prepare(request.environ)
         try:
@@ -203,7 +207,9 @@ class _Answer:
             raise
         if refusal is not None:
             engine.drop(session)
+            engine.counters.refusals.one(CONNECT)
             return self.respond(401, json.dumps(refusal).encode())
+        engine.accept(session)
         cookie = cookie_header(engine.options.cookie, session.sid, request.scheme == "https")
         extra = [("Set-Cookie", cookie)] if cookie else []
         if transport == "websocket":
@@ -243,7 +249,7 @@ class _Answer:
         kind = (self.request.header("Content-Type") or "").split(";")[0].strip().lower()
         if kind == "application/octet-stream":
             session.fault(RemoteProtocolError("binary payloads belong to Engine.IO 3"))
-            return self.refuse(3, "expected a text payload")
+            return self.refuse(3, "expected a text payload", None)
 
         def fail() -> None:
             session.end_post()
@@ -252,6 +258,7 @@ class _Answer:
         def receive(body: bytes | None) -> Respond | Wait:
             if body is None:
                 session.end_post()
+                self.engine.counters.bad_input.one(HTTP)
                 return self.respond(413, b"")
             try:
                 text = body.decode()
@@ -261,7 +268,7 @@ class _Answer:
             except (RemoteProtocolError, ValueError) as error:
                 session.end_post()
                 session.fault(RemoteProtocolError(f"bad payload: {error}"))
-                return self.refuse(3, "bad payload")
+                return self.refuse(3, "bad payload", None)
             for packet in packets:
                 session.receive(packet)
             if session.paused:  # its handlers are behind: it may post again when they aren't
@@ -271,7 +278,7 @@ class _Answer:
         def done(frames: Sequence[Frame]) -> Respond:
             session.end_post()
             if session.reason == TRANSPORT_ERROR:
-                return self.refuse(3, "bad payload")
+                return self.refuse(3, "bad payload", None)
             return self.respond(200, b"ok", kind="text/html")
 
         return Read(self.engine.options.max_http_buffer_size, receive, fail)
@@ -329,8 +336,17 @@ class _Answer:
             headers.append(("Vary", "Accept-Encoding"))
         return self.respond(200, body, headers, kind)
 
-    def refuse(self, code: int, detail: str = "") -> Respond:
-        """Answer with one of the protocol's errors, and with what exactly was wrong."""
+    def refuse(self, code: int, detail: str = "", why: str | None = REQUEST) -> Respond:
+        """Answer with one of the protocol's errors, and with what exactly was wrong.
+
+        Args:
+            code: A key of `ERRORS`.
+            detail: What was wrong.
+            why: What it counts as: a reason of refusals, `HTTP` for bad input; None when it is counted already.
+        """
+        counters = self.engine.counters
+        if why is not None:
+            (counters.bad_input if why == HTTP else counters.refusals).one(why)
         text = f"{ERRORS[code]}: {detail}" if detail else ERRORS[code]
         self.engine.logger.info("refused: %s", text)
         return self.respond(400, json.dumps({"code": code, "message": text}, separators=(",", ":")).encode())
@@ -347,6 +363,7 @@ class _Answer:
             ascii(show(own)),
             hint,
         )
+        self.engine.counters.refusals.one(ORIGIN)
         return self.respond(400, b'{"code":3,"message":"Not an accepted origin."}')
 
     def respond(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ...errors import RemoteProtocolError
 from ...typing import Frame, Timer, Transport
+from ..counters import ENGINEIO
 from .frame import CLOSE, MESSAGE, NOOP, OPEN, PING, PONG, UPGRADE
 from .frame import Frame as Packet
 from .polling import Polling, Ready
@@ -19,6 +21,7 @@ CLIENT_DISCONNECT = "client disconnect"
 PING_TIMEOUT = "ping timeout"
 TRANSPORT_CLOSE = "transport close"
 TRANSPORT_ERROR = "transport error"
+REASONS = (SERVER_DISCONNECT, CLIENT_DISCONNECT, PING_TIMEOUT, TRANSPORT_CLOSE, TRANSPORT_ERROR)
 
 # States, and what leads from one to the next; anything else is out of state and ends the session.
 POLLING, PROBING, WEBSOCKET, CLOSED = "POLLING", "PROBING", "WEBSOCKET", "CLOSED"
@@ -46,6 +49,7 @@ class Session:
         transport: Where packets go.
         data: The floor above keeps its own here.
         inbox: The runtime keeps its own here.
+        accepted: Whether its handshake was accepted.
         heard: Whether anything came since the last ping.
         paused: Whether we don't read what comes, and so can't hear of it.
         pinged: Whether a pong is due.
@@ -56,6 +60,7 @@ class Session:
         "_ending",
         "_engine",
         "_held",
+        "accepted",
         "beat",
         "data",
         "environ",
@@ -87,6 +92,7 @@ class Session:
         self.data: Any = None
         self.user_data: dict[str, Any] | None = None
         self.inbox: Any = None
+        self.accepted = False
         self.heard = True
         self.beat: list[Any] | None = None
         self.post_turns = [1]
@@ -148,11 +154,18 @@ class Session:
         """Give the turn back."""
         self.post_turns.append(1)
 
-    def fault(self, error: RemoteProtocolError) -> None:
-        """End the session because of what the peer sent."""
+    def fault(self, error: RemoteProtocolError, kind: str = ENGINEIO) -> None:
+        """End the session because of what the peer sent; ``kind`` names the layer whose rules it broke."""
         if self.state is not CLOSED:
             self._engine.logger.warning("%s: %s", self.sid, ascii(str(error))[1:-1][:300])
-            self.close(TRANSPORT_ERROR, error.code, str(error))
+            count = partial(self._engine.counters.bad_input.one, kind)
+            self.close(TRANSPORT_ERROR, error.code, str(error), count)
+
+    def slow(self, why: str = "slow consumer") -> None:
+        """End the session because more waits for the peer than may."""
+        if self.state is not CLOSED:
+            self._engine.logger.warning("%s: %s", self.sid, why)
+            self.close(TRANSPORT_ERROR, 1008, why, self._engine.counters.slow_clients.one)
 
     def lost(self, reason: str = TRANSPORT_CLOSE) -> None:
         """The transport has ended under us."""
@@ -190,6 +203,7 @@ class Session:
                 self._say_farewell(transport, self.polling)
                 return False
         self._engine.logger.warning("%s: upgrade failed: unexpected packet %s", self.sid, ascii(message[:20]))
+        self._engine.counters.bad_input.one(ENGINEIO)
         self.end_probe(transport)
         transport.close(1008, "unexpected packet during the upgrade")
         return False
@@ -265,13 +279,14 @@ class Session:
         """Send the packets of one message. Any thread may call this, also after the end."""
         self.transport.write(frames)
 
-    def close(self, reason: str, code: int = 1000, text: str = "") -> None:
+    def close(self, reason: str, code: int = 1000, text: str = "", count: Callable[[], object] | None = None) -> None:
         """End the session; what was sent before goes out first. The second call does nothing.
 
         Args:
             reason: For the application: one of the constants above.
             code: For a WebSocket's close frame.
             text: Likewise.
+            count: Called, if this is the first call, before the peer can know.
         """
         with self._engine.lock:
             if self._engine.sessions.pop(self.sid, None) is None:
@@ -286,6 +301,10 @@ class Session:
                 self._probe_is_over()
             self.state = CLOSED
             held, self._held = self._held, None
+        if count is not None:
+            count()
+        if self.accepted:
+            self._engine.counters.disconnects.one(reason)
         self._engine.heartbeat.stop(self)
         transport.close(code, text)
         if was in (POLLING, PROBING) and polling is not None and reason == SERVER_DISCONNECT and polling.holds:

@@ -6,7 +6,6 @@ from collections.abc import Hashable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
-from ...errors import RemoteProtocolError
 from ...typing import Frame, Timer
 from ..engineio.session import Session
 from .packets import Decoder, Packet
@@ -77,7 +76,7 @@ class Client:
                         self._held.clear()
             if holding:
                 if full:  # outside of the lock, which the end of the session takes too
-                    self.session.fault(RemoteProtocolError("slow consumer: its connect handler takes too long"))
+                    self.session.slow("slow consumer: its connect handler takes too long")
                 return
         if self.state is CONNECTED:
             self.session.send(frames)

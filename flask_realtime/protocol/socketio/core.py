@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 
 from ...errors import ConnectionRefusedError, RemoteProtocolError
 from ...typing import Runtime
+from ..counters import CONNECT as REFUSED
+from ..counters import SOCKETIO, Counters
 from ..engineio.engine import new_id
 from ..engineio.frame import MESSAGE, Frame
 from ..engineio.session import CLIENT_DISCONNECT, SERVER_DISCONNECT, Session
@@ -79,12 +81,22 @@ class Core:
         invoke: How handlers are called.
         settings: The rest.
         logger: Where to tell.
+        counters: Of the floor below; the core's own when None.
     """
 
     def __init__(
-        self, runtime: Runtime, codec: Codec, invoke: Invoke, settings: Settings, logger: logging.Logger
+        self,
+        runtime: Runtime,
+        codec: Codec,
+        invoke: Invoke,
+        settings: Settings,
+        logger: logging.Logger,
+        counters: Counters | None = None,
     ) -> None:
         self.logger = logger
+        self.counters = counters or Counters(runtime.lock(), runtime.now)
+        self._call = self.counters.handlers.run
+        self._count_in, self._count_out = self.counters.events_in.one, self.counters.events_out.one
         self.runtime, self.codec, self.invoke, self.settings = runtime, codec, invoke, settings
         self.handlers = Handlers()
         self.clients: dict[str, dict[str, Client]] = {}
@@ -131,7 +143,7 @@ class Core:
             elif not (client.deciding and self._keep(client, packet)):
                 self._dispatch(client, packet)
         except RemoteProtocolError as error:
-            session.fault(error)
+            session.fault(error, SOCKETIO)
 
     def closed(self, session: Session, reason: str) -> None:
         """A connection has ended."""
@@ -151,6 +163,7 @@ class Core:
             raise RemoteProtocolError(f"a second CONNECT for the namespace {ascii(namespace)[:60]}")
         wanted = self.settings.namespaces
         if namespace not in wanted and ANY not in wanted and not self.handlers.knows(namespace):
+            self.counters.refusals.one(REFUSED)
             self._send(session, Packet(CONNECT_ERROR, namespace, None, {"message": "Invalid namespace"}))
             return
         if len(link.clients) >= self.settings.max_namespaces:
@@ -172,9 +185,8 @@ class Core:
         if handler is None:
             self._connected(client, None, None)
         else:
-            session.runtime.run(
-                session, self.invoke, (client, handler, "connect", (auth,)), self._connected, client, urgent=True
-            )
+            args = (self.invoke, client, handler, "connect", (auth,))
+            session.runtime.run(session, self._call, args, self._connected, client, urgent=True)
 
     def _connected(self, client: Client, result: Any, error: BaseException | None) -> None:
         """The connect handler has ended: accept or refuse. Any error refuses."""
@@ -223,6 +235,7 @@ class Core:
         if told:
             client.session.data.put_out(client.namespace)
         self._forget(client)
+        self.counters.refusals.one(REFUSED)
         self.logger.info("%s: refused by the connect handler of %s", client.sid, ascii(client.namespace)[1:-1])
         try:
             self._send(client.session, Packet(DISCONNECT if told else CONNECT_ERROR, client.namespace, None, refusal))
@@ -264,8 +277,8 @@ class Core:
         if handler is None:
             self._left(client, None, None)
         else:
-            args = (client, handler, "disconnect", (reason,))
-            client.session.runtime.run(client.session, self.invoke, args, self._left, client, urgent=True)
+            args = (self.invoke, client, handler, "disconnect", (reason,))
+            client.session.runtime.run(client.session, self._call, args, self._left, client, urgent=True)
 
     def _left(self, client: Client, result: Any, error: BaseException | None) -> None:
         if error is not None:
@@ -306,13 +319,14 @@ class Core:
             self._acknowledged(client, packet.id, packet.data)
 
     def _event(self, client: Client, number: int | None, data: list[Any]) -> None:
+        self._count_in()
         event = data[0]
         if self.debug:
             self.logger.debug("< %s %s %s", client.sid, client.namespace, ascii(event))
         handler = self.handlers.found.get((client.namespace, event)) or self.handlers.find(event, client.namespace)
         if handler is not None:
-            args = (client, handler, event, data[1:])
-            client.session.runtime.run(client.session, self.invoke, args, self._handled, (client, number, event))
+            args = (self.invoke, client, handler, event, data[1:])
+            client.session.runtime.run(client.session, self._call, args, self._handled, (client, number, event))
 
     def _handled(
         self, token: tuple[Client, int | None, Any], result: Any, error: BaseException | None
@@ -324,13 +338,16 @@ class Core:
         elif number is not None:
             data = [] if result is None else list(result) if isinstance(result, tuple) else [result]
             try:
-                client.session.send(self._frames(Packet(ACK, client.namespace, number, data)))
+                frames = self._frames(Packet(ACK, client.namespace, number, data))
+                self._count_out()
+                client.session.send(frames)
             except (TypeError, ValueError, RecursionError) as problem:
                 self._log(problem, client, event)
                 return problem
         return None
 
     def _acknowledged(self, client: Client, number: int, data: list[Any]) -> None:
+        self._count_in()
         acks = client.acks  # once: another thread may take it away
         waiting = acks.pop(number, None) if acks else None
         if waiting is None:
@@ -338,7 +355,7 @@ class Core:
         elif isinstance(waiting, Waiter):
             waiting.resolve(data)
         else:
-            client.session.runtime.run(client.session, waiting, data, self._called_back, client)
+            client.session.runtime.run(client.session, self._call, (waiting, *data), self._called_back, client)
 
     def _called_back(self, client: Client, result: Any, error: BaseException | None) -> None:
         if error is not None:
@@ -390,6 +407,7 @@ class Core:
         lock = self._lock
         if callback is None:
             frames = self._frames(Packet(EVENT, namespace, None, [event, *args]))
+            self.counters.events_out.add(len(targets))
             for client in targets:
                 if client.state is CONNECTED:
                     client.session.send(frames)
@@ -398,6 +416,7 @@ class Core:
             return targets
         packet = Packet(EVENT, namespace, None, [event, *args])
         self.codec.encode(packet)  # what can't be sent fails before anything waits for an answer
+        self.counters.events_out.add(len(targets))
         for client in targets:
             client.send(self._frames(packet._replace(id=self._expect(client, callback))), lock)
         return targets
@@ -494,6 +513,7 @@ class Core:
         session.send(self._frames(packet))
 
     def _log(self, error: BaseException, client: Client, event: Any) -> None:
+        self.counters.handlers.errors.one()
         self.logger.error(
             "%s: the handler of %s in %s failed",
             client.sid,
