@@ -34,10 +34,14 @@ FLOORS = {
     "flask_realtime.socketio": (5, "face"),
     "flask_realtime.engineio": (5, "face"),
     "flask_realtime.managers": (5, "face"),
+    "flask_realtime.metrics": (5, "face"),
+    "flask_realtime.health": (5, "face"),
 }
 
 # What is on floor 5 but must work for users who have no Flask application.
-WITHOUT_FLASK = {"flask_realtime.socketio", "flask_realtime.engineio", "flask_realtime.managers"}
+WITHOUT_FLASK = {
+    *("flask_realtime.socketio", "flask_realtime.engineio", "flask_realtime.managers", "flask_realtime.metrics"),
+}
 
 # What waits, or tells the time. The networked parts of websockets are named too: only its sans-I/O part may be used.
 WAITING = (
@@ -300,9 +304,9 @@ def test_the_top_of_the_package_is_not_imported_from_below(source):
 @pytest.mark.parametrize("source", ["import flask", "from flask import request", "import flask.json.provider"])
 def test_only_the_face_imports_flask(source):
     below = ("errors", "protocol.engineio.session", "backplanes.redis", "io.wsgi")
-    for name in (*below, "socketio", "engineio", "managers"):
+    for name in (*below, "socketio", "engineio", "managers", "metrics"):
         assert len(problems(source, f"flask_realtime.{name}")) == 1
-    for name in ("extension", "context", "functions", "namespace", "run", "testing", "cli"):
+    for name in ("extension", "context", "functions", "namespace", "run", "testing", "health", "cli"):
         assert not problems(source, f"flask_realtime.{name}")
     assert not problems(source, "flask_realtime", is_package=True)
     assert not problems("import flask_login", "flask_realtime.io.wsgi")

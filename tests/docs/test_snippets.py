@@ -22,6 +22,7 @@ import socketio as peer
 from werkzeug.serving import make_server
 
 import flask_realtime
+from flask_realtime.metrics import METRICS
 
 ROOT = Path(__file__).parents[2]
 GUIDE = ROOT / "docs" / "guide"
@@ -77,6 +78,7 @@ def test_every_page_with_code_is_run_here():
         "events",
         "getting-started",
         "migrating",
+        "monitoring",
         "rooms",
         "security",
         "sessions",
@@ -344,6 +346,34 @@ def test_what_the_architecture_page_names_exists():
 def test_deploy_page():
     page = program(ROOT / "docs" / "deploy.md", "docs_deploy")
     assert page.socketio.server.eio.options.trusted_proxies == 1
+
+
+def test_monitoring_page():
+    page = program(ROOT / "docs" / "monitoring.md", "docs_monitoring")
+    browser = page.app.test_client()
+    assert browser.get("/healthz").json == {"status": "ok"}
+    assert browser.get("/readyz").json == {"status": "ready"}
+    page.socketio.test_client(page.app)
+    assert "flask_realtime_connects_total 1.0" in browser.get("/metrics").text
+    assert page.busy() is False
+    try:
+        assert page.REGISTRY.get_sample_value("flask_realtime_connects_total") == 1
+    finally:
+        page.REGISTRY.unregister(page.collector)
+
+
+def test_the_monitoring_page_lists_all_numbers_and_all_metrics():
+    text = (ROOT / "docs" / "monitoring.md").read_text()
+    rows = re.findall(r"^\| `([\w.]+)`.*\| `(flask_realtime_\w+?)(_total)?(?:\{(\w+)\})?` \|$", text, re.MULTILINE)
+    assert [(path, name, bool(total), label) for path, name, total, label in rows] == [
+        (
+            ".".join(metric.path),
+            "flask_realtime_" + metric.name,
+            metric.family.__name__.startswith("Counter"),
+            metric.label,
+        )
+        for metric in METRICS
+    ]
 
 
 def test_migrating_page():
