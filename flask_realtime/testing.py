@@ -24,7 +24,7 @@ from .protocol.socketio.packets import (
     Limits,
     Packet,
 )
-from .typing import Done, Frame, Owner, Runtime
+from .typing import Done, Frame, Habit, Owner, Runtime
 
 if TYPE_CHECKING:
     from .extension import SocketIO
@@ -316,6 +316,7 @@ class _Inline:
         done: Done,
         token: Any,
         urgent: bool = False,
+        habit: Habit | None = None,
     ) -> None:
         try:
             result = handler(*args)

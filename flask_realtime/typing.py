@@ -69,6 +69,21 @@ class Owner(Protocol):
         """Called when too many calls wait, and when they are done."""
 
 
+class Habit:
+    """What a runtime has seen of one handler; a runtime may ignore it.
+
+    Attributes:
+        mean: Seconds that a call takes, of late.
+        rest: Calls that it has to be well-behaved before it is taken for short again.
+        fine: The next ``rest``, should it not be.
+    """
+
+    __slots__ = ("fine", "mean", "rest")
+
+    def __init__(self) -> None:
+        self.mean, self.rest, self.fine = 0.001, 0, 64
+
+
 class Runtime(Protocol):
     """What differs between threads, gevent, eventlet and asyncio."""
 
@@ -83,6 +98,7 @@ class Runtime(Protocol):
         done: Done,
         token: Any,
         urgent: bool = False,
+        habit: Habit | None = None,
     ) -> None:
         """Run user code, then call ``done(token, result, error)``.
 
@@ -94,6 +110,7 @@ class Runtime(Protocol):
             done: Called in the same place as the handler.
             token: Handed to ``done``.
             urgent: Start even when the owner has as many calls running as it may have.
+            habit: Kept by the caller for each piece of user code.
         """
 
     def call_later(self, seconds: float, function: Callable[[], object]) -> Timer:

@@ -6,6 +6,7 @@ import logging
 import socket
 import ssl
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -26,12 +27,18 @@ _PIECE, _RECORD = 262144, 16384  # bytes offered at a time: of a backlog, and to
 LINGER = 2.0
 """Seconds that a peer has to close its side after our close frame."""
 
+STALL = 10.0
+"""Seconds that a client may take nothing of what waits for it before it is cut off."""
+
+_CORK = 32768  # bytes that are kept to be joined at most
+
 
 class Connection:
     """A transport on the byte level.
 
     Any thread may write: what the socket takes goes out at once, the rest waits in the backlog for the hub. A client
-    whose backlog passes the limit is closed as slow. The hub's thread alone reads.
+    whose backlog passes the limit, or isn't taken for `STALL` seconds, is closed as slow. The hub's leader alone reads;
+    while it handles what came in one piece, the answers are kept, to go out in one piece.
 
     Args:
         hub: Watches the socket.
@@ -40,16 +47,20 @@ class Connection:
         max_backlog: Bytes that may wait.
         deflate_from: Size of the smallest message that is sent compressed; None for never.
         ended: Called in the hub's thread when the socket is closed.
+        slow: Called when the client is cut off because it reads too slowly.
     """
 
     __slots__ = (
         "_backlog",
         "_closing",
+        "_corked",
+        "_deadline",
         "_deflate_from",
         "_descriptor",
         "_draining",
         "_ended",
         "_hub",
+        "_left",
         "_lock",
         "_max_backlog",
         "_on_close",
@@ -58,7 +69,9 @@ class Connection:
         "_paused",
         "_pulled",
         "_reader",
+        "_slow",
         "_sock",
+        "_taken",
         "_timer",
         "_tls",
         "_watching_write",
@@ -72,12 +85,17 @@ class Connection:
         max_backlog: int,
         deflate_from: int | None = None,
         ended: Callable[[], object] | None = None,
+        slow: Callable[[], object] | None = None,
     ) -> None:
         self._hub, self._sock, self._reader = hub, sock, reader
-        self._max_backlog, self._deflate_from, self._ended = max_backlog, deflate_from, ended
+        self._max_backlog, self._deflate_from, self._ended, self._slow = max_backlog, deflate_from, ended, slow
         self._lock = threading.Lock()
         self._backlog = bytearray()
         self._watching_write = False
+        self._corked = False  # what is written waits for the answers to the rest of what came with it
+        self._left: deque[str | bytes] = deque()  # came, and isn't handed on yet
+        self._taken = False  # whether anything of the backlog went out since the deadline was set
+        self._deadline: Timer | None = None
         self._closing = False  # a close frame is sent or waits; nothing else is sent after it
         self._pulled = False  # the end was reported to the floor above
         self._opened = False
@@ -130,6 +148,11 @@ class Connection:
         with self._lock:
             if self._closing:
                 return
+            if self._corked:
+                self._backlog += data
+                if len(self._backlog) > _CORK:
+                    self._flush()
+                return
             if not self._backlog:
                 sent = -1
                 if _send is not None and not self._tls and len(data) <= calls.SIZE:
@@ -152,7 +175,27 @@ class Connection:
             waiting = len(self._backlog) + len(data)
             self._closing = True
         logger.warning("a slow client is closed: %d bytes wait, the limit is %d", waiting, self._max_backlog)
-        self._hub.call_soon(self.failed)
+        self._hub.call_soon(self._cut_off)
+
+    @property
+    def waiting(self) -> int:
+        """Bytes that wait for the client."""
+        return len(self._backlog)
+
+    def _flush(self) -> None:
+        """Send what is kept. With the lock held."""
+        try:
+            del self._backlog[: self._offer(bytes(self._backlog))]
+        except OSError:
+            return  # the hub will see the end too, and report it
+        if self._backlog:
+            self._late()
+
+    def _uncork(self) -> None:
+        with self._lock:
+            self._corked = False
+            if self._backlog and self._sock is not None:
+                self._flush()
 
     def _offer(self, data: bytes | bytearray) -> int:
         """Send what the socket takes now and return how much that was. With the lock held.
@@ -210,6 +253,10 @@ class Connection:
 
     def readable(self) -> None:
         """Take what came."""
+        if self._left:
+            self.resume()
+            if self._left:
+                return
         while True:
             sock = self._sock
             if sock is None:
@@ -233,12 +280,53 @@ class Connection:
                 return
 
     def _receive(self, data: bytes) -> bool:
-        """Hand messages on; False when the connection has ended."""
+        """Hand messages on; False when the connection has ended, or its rest is another thread's."""
+        messages = self._reader.feed(data)
+        if messages:
+            hub, left = self._hub, self._left
+            leader = hub.leader
+            hub.reading = self
+            if len(messages) == 1:
+                if not self._closing:
+                    self._on_message(messages[0])
+                if hub.leader != leader:
+                    return False
+            else:
+                self._corked = True
+                left.extend(messages)
+                while left:
+                    message = left.popleft()
+                    if not self._closing:
+                        self._on_message(message)
+                    if hub.leader != leader:
+                        return False
+                self._uncork()
+            hub.reading = None
+        if self._reader.replying or self._reader.closing:
+            return self._settle()
+        return True
+
+    def resume(self) -> None:
+        """Go on with what the former leader of the hub had received."""
+        self._uncork()
+        hub, left = self._hub, self._left
+        leader = hub.leader
+        hub.reading = self
+        while left and self._sock is not None:
+            message = left.popleft()
+            if not self._closing:
+                self._on_message(message)
+            if hub.leader != leader:
+                return
+        hub.reading = None
+        if self._sock is not None and self._settle():
+            self._rewatch()
+            if self._tls:
+                self.readable()
+
+    def _settle(self) -> bool:
+        """Answer what the protocol itself has to; False when the connection has ended."""
         reader = self._reader
-        for message in reader.feed(data):
-            if self._closing:
-                break
-            self._on_message(message)
         if reader.replying:
             reply = reader.reply()
             with self._lock:
@@ -247,7 +335,7 @@ class Connection:
                 slow = len(self._backlog) > 2 * self._max_backlog  # it asks for pongs and doesn't read them
                 self._closing = self._closing or reader.closing or slow
             if slow:
-                self.failed()
+                self._cut_off()
                 return False
         if reader.closing:
             if reader.fault:
@@ -264,7 +352,9 @@ class Connection:
                 return
             lost = False
             try:
-                del self._backlog[: self._offer(self._backlog[:_PIECE])]
+                taken = self._offer(self._backlog[:_PIECE])
+                del self._backlog[:taken]
+                self._taken = self._taken or taken > 0
             except OSError:
                 self._backlog.clear()
                 lost = True
@@ -289,15 +379,43 @@ class Connection:
     def _rewatch(self) -> None:
         if self._sock is None or not self._opened:  # not before the early bytes, and there is somebody to take them
             return
+        if self._watching_write and self._deadline is None:
+            self._taken = False
+            self._deadline = self._hub.call_later(STALL, self._expire)
         if self._paused:
             self._hub.watch_write_only(self._sock, self, self._watching_write)
         else:
             self._hub.watch(self._sock, self, self._watching_write)
 
+    def _expire(self) -> None:
+        """See whether the client has taken anything of late."""
+        self._deadline = None
+        with self._lock:
+            waiting, stalled = len(self._backlog), not self._taken
+            if self._sock is None or not waiting:
+                return
+            cut_off = stalled and not self._closing
+            self._closing = self._closing or stalled
+        if cut_off:
+            logger.warning("a slow client is closed: it took none of %d bytes in %g s", waiting, STALL)
+            self._cut_off()
+        elif not stalled:
+            self._rewatch()
+
     # The end. The hub's thread.
 
+    def _cut_off(self) -> None:
+        """End a client that doesn't read: it may still do so for a while, and then find a close frame that says why."""
+        with self._lock:
+            if self._sock is not None:
+                self._raw(websocket.close(websocket.POLICY, "slow consumer"))
+        if self._slow is not None:
+            self._slow()
+        self._report("transport error")
+        self._linger()
+
     def failed(self) -> None:
-        """End at once: an error of ours, or a client that does not read, for whom a close frame would only wait too."""
+        """End at once: an error of ours."""
         self._report("transport error")
         self._end()
 
@@ -336,8 +454,9 @@ class Connection:
         if sock is None:
             return
         self._on_message = self._on_close = _nothing
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._deadline):
+            if timer is not None:
+                timer.cancel()
         self._hub.unwatch(sock)
         if self._ended is not None:
             self._ended()

@@ -3,6 +3,11 @@
 Theory of operation. One thread runs `Hub.run`. Other threads never touch the selector; they leave a call and, if the
 loop sleeps, wake it through a socket pair. Timers are a heap. The thread is started by the first one who needs it,
 hence after the fork of a preloading server, and again in a child that was forked from a process with a running hub.
+
+The loop may run short user code itself, between `begin_call` and `end_call`: a hand-over to another thread costs as
+much as all the rest of an echo. A deputy watches over it. When a call takes longer than `PATIENCE` after all, the
+deputy goes on with the loop, and with what the connection of that call had received, in its own thread; the thread that
+was the leader ends when its call does, and touches nothing of the loop any more.
 """
 
 from __future__ import annotations
@@ -17,11 +22,17 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from threading import get_ident
 from typing import Any, Protocol
 
+from ..typing import Habit
 from .calls import Receiver
 
 logger = logging.getLogger("flask_realtime.io")
+
+
+PATIENCE = 0.005  # seconds; the interpreter's switch interval: what runs shorter isn't worth another thread
+_QUIET = 40  # times PATIENCE without any call after which the deputy waits to be woken
 
 
 class Watched(Protocol):
@@ -32,6 +43,13 @@ class Watched(Protocol):
     def writable(self) -> object: ...
 
     def failed(self) -> object: ...
+
+
+class Reading(Protocol):
+    """What the loop is reading."""
+
+    def resume(self) -> object:
+        """Go on where the former leader left off; in the new one's thread."""
 
 
 class Timer:
@@ -51,7 +69,13 @@ class Timer:
 
 
 class Hub:
-    """The loop. All methods but `run` may be called from any thread."""
+    """The loop. All methods but `run` may be called from any thread.
+
+    Attributes:
+        leader: Identifies the thread that runs the loop; 0 for none.
+        reading: What the leader is reading, so that it may run short user code; None otherwise.
+        astray: The former leaders whose calls still run.
+    """
 
     def __init__(self) -> None:
         self._pid = 0
@@ -66,6 +90,16 @@ class Hub:
         self._stop_at = float("inf")
         self.receiver = Receiver()
         self.thread: threading.Thread | None = None
+        self.leader = 0
+        self.reading: Reading | None = None
+        self.astray: set[int] = set()
+        self._ended = threading.Event()
+        self._lease = threading.Lock()
+        self._numbered = 0
+        self._habit = Habit()
+        self._running = 0  # number of the call that the leader runs; 0 for none
+        self._deputy: threading.Thread | None = None
+        self._called = threading.Event()
 
     def start(self) -> None:
         """Start the thread unless it runs in this very process."""
@@ -85,6 +119,12 @@ class Hub:
             self._pid = os.getpid()  # last: who sees it may stop the thread
 
     @property
+    def busy(self) -> bool:
+        """Whether user code runs in the loop, or in a thread that was its leader, besides that of the caller."""
+        me = get_ident()
+        return (self._running != 0 and self.leader != me) or bool(self.astray - {me})
+
+    @property
     def running(self) -> bool:
         """Whether the thread runs in this very process."""
         return self._pid == os.getpid()
@@ -98,14 +138,78 @@ class Hub:
         """
         if self._pid != os.getpid() or self.thread is None:
             return
-        thread = self.thread
+        ended = self._ended
 
         def stop() -> None:
             self._stop_at = time.monotonic() + linger
 
         self.call_soon(stop)
-        if thread is not threading.current_thread():
-            thread.join()
+        if self.leader != get_ident():
+            ended.wait()
+            self.thread.join()  # whichever thread led it last
+
+    # User code in the loop. The leader.
+
+    def begin_call(self, habit: Habit) -> None:
+        """The leader is about to run user code."""
+        self._habit = habit
+        self._numbered = self._running = self._numbered + 1
+        if not self._called.is_set():
+            self._wake_deputy()
+
+    def end_call(self) -> bool:
+        """The user code has ended; False when this thread isn't the leader any more."""
+        with self._lease:
+            if self.leader == get_ident():
+                self._running = 0
+                return True
+            self.astray.discard(get_ident())
+            return False
+
+    def _wake_deputy(self) -> None:
+        self._called.set()
+        if self._deputy is None:
+            self._deputy = threading.Thread(target=self._watch_over, name="flask_realtime-deputy", daemon=True)
+            try:
+                self._deputy.start()
+            except RuntimeError:  # no more threads for this process, or it ends
+                self._deputy = None
+                self._called.clear()
+
+    def _watch_over(self) -> None:
+        called, quiet = self._called, 0
+        while not self._ended.is_set():
+            running, numbered = self._running, self._numbered
+            time.sleep(PATIENCE)
+            if running and self._running == running and self._take_over(running):
+                self.run()
+                return
+            quiet = 0 if self._numbered != numbered else quiet + 1
+            if quiet > _QUIET:
+                quiet = 0
+                called.clear()
+                if self._numbered == numbered:  # else the leader may have seen the event still set
+                    called.wait()
+
+    def _take_over(self, running: int) -> bool:
+        """Make the deputy the leader, if that call still runs."""
+        with self._lease:
+            if self._running != running:
+                return False
+            self._running = 0
+            self.astray.add(self.leader)
+            habit = self._habit
+            habit.rest, habit.fine = habit.fine, min(2 * habit.fine, 1 << 20)
+            reading, self.reading = self.reading, None
+            self.thread = threading.current_thread()
+            self.leader = get_ident()
+            self._deputy = None
+            self._called = threading.Event()
+        if reading is not None:
+            self._calls.appendleft((reading.resume, ()))
+        return True
+
+    # Calls and timers.
 
     def call_soon(self, function: Callable[..., object], *args: Any) -> None:
         """Run ``function`` in the hub's thread; it must not wait."""
@@ -163,6 +267,7 @@ class Hub:
     def run(self) -> None:
         """The loop itself."""
         selector, calls = self._selector, self._calls
+        me = self.leader = get_ident()
         inside, outside = self._inside, self._outside  # of this loop; another may begin while this one ends
         read, write = selectors.EVENT_READ, selectors.EVENT_WRITE
         while time.monotonic() < self._stop_at and (self._stop_at == float("inf") or len(selector.get_map()) > 1):
@@ -181,19 +286,27 @@ class Hub:
                 try:
                     if events & read:
                         watched.readable()
+                        if self.leader != me:
+                            return  # what else is ready the new leader is told too
                     if events & write:
                         watched.writable()
                 except Exception:  # one connection's trouble must not end the loop that serves all
                     logger.exception("a connection failed")
+                    if self.leader != me:
+                        self.call_soon(watched.failed)
+                        return
                     self._guard(watched.failed, ())
             for _ in range(len(calls)):
                 function, args = calls.popleft()
                 self._guard(function, args)
+                if self.leader != me:
+                    return
             now = time.monotonic()
             while self._timers and self._timers[0].due <= now:
                 timer = heapq.heappop(self._timers)
                 if timer.function is not None:
                     self._guard(timer.function, ())
+        self.leader = 0
         self._pid = 0  # first: who waits for a call of his to be done has to see that there is no loop any more
         for key in list(selector.get_map().values()):
             if key.data is not None:
@@ -204,6 +317,8 @@ class Hub:
         selector.close()
         inside.close()
         outside.close()
+        self._ended.set()
+        self._called.set()  # the deputy ends too
 
     def _until_next(self) -> float | None:
         timers = self._timers

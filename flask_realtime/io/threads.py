@@ -1,7 +1,8 @@
 """Threads: the runtime of plain threads. A hub reads, a small elastic pool runs the handlers, any thread writes.
 
 Theory of operation. Calls of one owner (a session) wait in its inbox and are run by one worker, one after the other, so
-they start in their order and short ones also end in it. With ``ordered=False`` a call that takes longer than `PATIENCE`
+they start in their order and short ones also end in it. Calls that have shown to be short are run by the hub itself,
+which reads them; see there. With ``ordered=False`` a call that takes longer than `PATIENCE`
 doesn't hold up the next: a second worker goes on with the inbox while the first is still busy. The pool starts with one
 thread, because with one interpreter lock more of them only help when some wait; it grows when calls have waited for a
 while and either nothing was started in the meantime or the processor isn't busy.
@@ -18,19 +19,22 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
+from threading import get_ident
+from time import perf_counter
 from typing import Any
 
-from ..typing import Done, Owner
-from .hub import Hub, Timer
+from ..typing import Done, Habit, Owner
+from .hub import PATIENCE, Hub, Timer
 
 logger = logging.getLogger("flask_realtime.io")
 
-PATIENCE = 0.005  # seconds; the interpreter's switch interval: what runs shorter isn't worth another thread
+SHORT = 0.0002  # seconds that a call may take to be run by the hub itself
+_TRUSTED = 4096  # short calls in a row after which an earlier long one counts half
 IDLE = 10.0  # seconds without work after which a thread of the pool ends
 
 FULL, LOW = 64, 16  # calls of one owner that may wait before it is paused; when it goes on
 
-Job = tuple[Callable[..., Any], Sequence[Any], Done, Any, bool]
+Job = tuple[Callable[..., Any], Sequence[Any], Done, Any, bool, "Habit | None"]
 
 
 class Inbox:
@@ -207,15 +211,15 @@ class Pool:
     def stop(self, seconds: float) -> bool:
         """End the threads when all is done; False when something still runs after ``seconds``."""
         if self._pid != os.getpid():
-            return True
+            self._begin()
         deadline = time.monotonic() + seconds
         mine = threading.current_thread() in self._threads
-        while (self._open > mine or self._inboxes) and time.monotonic() < deadline:
+        while (self._open > mine or self._inboxes or self._hub.busy) and time.monotonic() < deadline:
             if self._threads:
                 time.sleep(0.002)  # only while the process ends
             else:
                 self._help()
-        done = self._open <= mine
+        done = self._open <= mine and not self._hub.busy
         self._stopping = True
         for _ in list(self._threads):
             self._work.put(None)
@@ -254,6 +258,7 @@ class Threads:
         done: Done,
         token: Any,
         urgent: bool = False,
+        habit: Habit | None = None,
     ) -> None:
         inbox: Inbox | None = owner.inbox
         if inbox is None:
@@ -261,7 +266,7 @@ class Threads:
                 inbox = owner.inbox = owner.inbox or Inbox()
         turn, watch = 0, False
         with inbox.lock:
-            inbox.jobs.append((handler, args, done, token, urgent))
+            inbox.jobs.append((handler, args, done, token, urgent, habit))
             inbox.urgent += urgent
             if not inbox.active:
                 inbox.active = True
@@ -273,7 +278,18 @@ class Threads:
                     inbox.paused = True
                     owner.pause(True)  # under the lock, or it could come after the worker's pause(False)
         if turn:
-            self.pool.submit(self._drain, owner, inbox, turn)
+            hub = self.hub
+            if (
+                habit is not None
+                and habit.mean < SHORT
+                and habit.rest <= 0
+                and hub.reading is not None
+                and hub.leader == get_ident()
+            ):
+                hub.begin_call(habit)
+                self._drain(owner, inbox, turn, True)
+            else:
+                self.pool.submit(self._drain, owner, inbox, turn)
         if watch:
             self.pool.watch(inbox, partial(self._next_worker, owner, inbox))
 
@@ -285,8 +301,15 @@ class Threads:
             inbox.turn = turn = inbox.turn + 1
         self.pool.submit(self._drain, owner, inbox, turn)
 
-    @staticmethod
-    def _drain(owner: Owner, inbox: Inbox, turn: int) -> None:
+    def _drain(self, owner: Owner, inbox: Inbox, turn: int, leading: bool = False) -> None:
+        """Run what waits.
+
+        Args:
+            owner: Of the inbox.
+            inbox: Where.
+            turn: Of this worker.
+            leading: Whether the hub runs this, by a call that was begun there: one job, the rest is the pool's.
+        """
         while True:
             with inbox.lock:
                 if inbox.turn != turn:
@@ -294,24 +317,41 @@ class Threads:
                 if not inbox.jobs:
                     inbox.active = False
                     return
-                handler, args, done, token, urgent = inbox.jobs.popleft()
+                handler, args, done, token, urgent, habit = inbox.jobs.popleft()
                 inbox.urgent -= urgent
                 inbox.running += 1
                 inbox.started += 1
                 if inbox.paused and len(inbox.jobs) <= LOW:
                     inbox.paused = False
                     owner.pause(False)
+            begun = perf_counter()
             try:
                 result, error = handler(*args), None
             except BaseException as raised:  # also SystemExit: one handler must not end the thread that serves others
                 result, error = None, raised
+            if habit is not None:
+                habit.mean += (perf_counter() - begun - habit.mean) * 0.0625
+                habit.rest -= 1
+                if habit.rest < -_TRUSTED:
+                    habit.rest, habit.fine = 0, max(habit.fine >> 1, 64)
             try:
                 done(token, result, error)
             except Exception:  # an error of ours; the worker goes on with the next call
                 logger.exception("the end of a handler could not be handled")
             result = error = None  # nothing of it is kept while this thread waits
+            if leading:
+                self.hub.end_call()
             with inbox.lock:
                 inbox.running -= 1
+                if not leading:
+                    continue
+                if inbox.turn != turn:
+                    return
+                if not inbox.jobs:
+                    inbox.active = False
+                    return
+            self.pool.submit(self._drain, owner, inbox, turn)
+            return
 
     def call_later(self, seconds: float, function: Callable[[], object]) -> Timer:
         return self.hub.call_later(seconds, function)

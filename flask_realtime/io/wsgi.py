@@ -138,7 +138,10 @@ class Gateway:
                 logger.warning("a WebSocket has to keep its thread: %s", error)
         if moved is None:
             return self._serve_here(upgrade, environ, sock, reader, deflate_from, head, start_response)
-        connection = Connection(self._runtime.hub, moved.sock, reader, options.max_backlog, deflate_from)
+        slow = self._engine.counters.slow_clients.one
+        connection = Connection(
+            self._runtime.hub, moved.sock, reader, options.max_backlog, deflate_from, slow=slow
+        )
         self._switch(connection, reader, upgrade, head, moved.early)
         return moved.finish("101 Switching Protocols", start_response)
 
@@ -157,7 +160,13 @@ class Gateway:
         _no_delay(sock)
         ended = threading.Event()
         connection = Connection(
-            self._runtime.hub, sock, reader, self._engine.options.max_backlog, deflate_from, ended.set
+            self._runtime.hub,
+            sock,
+            reader,
+            self._engine.options.max_backlog,
+            deflate_from,
+            ended.set,
+            self._engine.counters.slow_clients.one,
         )
         self._switch(connection, reader, upgrade, head, b"")
         ended.wait()

@@ -3,6 +3,7 @@ import time
 
 import pytest
 
+from flask_realtime.io.hub import Hub
 from flask_realtime.io.threads import Pool, Threads
 
 LIMIT = 30
@@ -107,7 +108,7 @@ def test_stop_from_within_a_handler_does_not_wait_for_itself():
 
 def test_stop_before_anything_ran():
     assert Threads().stop(0)
-    assert Pool(1, None).stop(0)
+    assert Pool(1, Hub()).stop(0)
 
 
 def test_a_stopped_runtime_begins_anew():

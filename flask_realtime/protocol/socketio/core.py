@@ -326,7 +326,8 @@ class Core:
         handler = self.handlers.found.get((client.namespace, event)) or self.handlers.find(event, client.namespace)
         if handler is not None:
             args = (self.invoke, client, handler, event, data[1:])
-            client.session.runtime.run(client.session, self._call, args, self._handled, (client, number, event))
+            token = (client, number, event)
+            client.session.runtime.run(client.session, self._call, args, self._handled, token, False, handler.habit)
 
     def _handled(
         self, token: tuple[Client, int | None, Any], result: Any, error: BaseException | None

@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+from ...typing import Habit
+
 CONNECT, DISCONNECT, ANY = "connect", "disconnect", "*"
 
 
@@ -18,12 +20,14 @@ class Handler(NamedTuple):
         target: The instance of a class-based namespace.
         any_event: Registered for ``'*'``: the event's name comes first.
         any_namespace: Registered for namespace ``'*'``.
+        habit: For the runtime; handlers that aren't found again by name have none.
     """
 
     call: Callable[..., Any]
     target: Any = None
     any_event: bool = False
     any_namespace: bool = False
+    habit: Habit | None = None
 
 
 class Handlers:
@@ -67,6 +71,7 @@ class Handlers:
             return found
         found = self._search(event, namespace)
         if found is not None and not found.any_event and not found.any_namespace and found.target is None:
+            found = found._replace(habit=Habit())
             self.found[namespace, event] = found  # bounded: only names that were registered
         return found
 
