@@ -29,6 +29,7 @@ from flask_realtime import (
     rooms,
     send,
 )
+from flask_realtime.health import health_blueprint
 
 COUNTED_PACKAGES = ("flask_realtime", "websockets", "simple_websocket")
 
@@ -356,6 +357,16 @@ def stats():
         objects=kinds,
         **numbers_of_server,
     )
+
+
+@app.route("/shut")
+def shut():
+    """Stop serving Socket.IO, but not these pages."""
+    socketio.server.shutdown()
+    return "shut"
+
+
+app.register_blueprint(health_blueprint(socketio, metrics=True))
 
 
 def main():

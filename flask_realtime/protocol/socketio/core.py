@@ -408,17 +408,20 @@ class Core:
         lock = self._lock
         if callback is None:
             frames = self._frames(Packet(EVENT, namespace, None, [event, *args]))
-            self.counters.events_out.add(len(targets))
+            gone = 0
             for client in targets:
                 if client.state is CONNECTED:
                     client.session.send(frames)
                 else:
+                    gone += client.state is not CONNECTING
                     client.send(frames, lock)
+            self.counters.events_out.add(len(targets) - gone)
             return targets
         packet = Packet(EVENT, namespace, None, [event, *args])
         self.codec.encode(packet)  # what can't be sent fails before anything waits for an answer
-        self.counters.events_out.add(len(targets))
         for client in targets:
+            if client.state in (CONNECTING, CONNECTED):
+                self._count_out()
             client.send(self._frames(packet._replace(id=self._expect(client, callback))), lock)
         return targets
 
