@@ -127,7 +127,11 @@ class _Answer:
 
     def decide(self) -> Outcome:
         engine, request = self.engine, self.request
+        if not engine.origins.is_ours(request.scheme, request.header):
+            return self.bad_host()
         origin = request.header("Origin")
+        if origin is None and engine.origins.asks_for_another_site(request.header):
+            return self.bad_origin("none, from another site")
         if origin is not None and not engine.origins.allows(origin, request.scheme, request.header, request.environ):
             return self.bad_origin(origin)
         asked = request.header("Access-Control-Request-Headers")
@@ -334,6 +338,11 @@ class _Answer:
         text = f"{ERRORS[code]}: {detail}" if detail else ERRORS[code]
         self.engine.logger.info("refused: %s", text)
         return self.respond(400, json.dumps({"code": code, "message": text}, separators=(",", ":")).encode())
+
+    def bad_host(self) -> Respond:
+        host = self.engine.origins.host(self.request.header)
+        self.engine.logger.warning("refused: the host %s isn't one of allowed_hosts", ascii(host)[:200])
+        return self.respond(400, b'{"code":3,"message":"Not an accepted host."}')
 
     def bad_origin(self, origin: str) -> Respond:
         request = self.request
