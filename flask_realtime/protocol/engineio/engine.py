@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ...typing import Runtime, Transport
+from .complaints import Complaints
 from .cors import Origins
 from .frame import OPEN, Frame
 from .heartbeat import Heartbeat
@@ -45,6 +46,7 @@ class Engine:
         logger: logging.Logger,
     ) -> None:
         self.logger = logger
+        self.complain = Complaints(logger, runtime.now, runtime.lock())
         self.options = options
         self.runtime = runtime
         self.on_connect = on_connect

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import zlib
 from collections.abc import Callable, Sequence
@@ -190,8 +191,8 @@ class _Answer:
             return self.refuse(2)
         if self.query.get("EIO") != "4":
             version = ascii(self.query.get("EIO", "none"))[:40]
-            engine.logger.warning(
-                "refused: a client with EIO=%s; use socket.io-client 3 or later, which has 4", version
+            engine.complain(
+                logging.WARNING, "refused: a client with EIO=%s; use socket.io-client 3 or later, which has 4", version
             )
             return self.refuse(5, f"expected EIO=4, got {version}")
         if "j" in self.query and not engine.options.allow_jsonp:
@@ -336,12 +337,12 @@ class _Answer:
     def refuse(self, code: int, detail: str = "") -> Respond:
         """Answer with one of the protocol's errors, and with what exactly was wrong."""
         text = f"{ERRORS[code]}: {detail}" if detail else ERRORS[code]
-        self.engine.logger.info("refused: %s", text)
+        self.engine.complain(logging.INFO, "refused: %s", text)
         return self.respond(400, json.dumps({"code": code, "message": text}, separators=(",", ":")).encode())
 
     def bad_host(self) -> Respond:
         host = self.engine.origins.host(self.request.header)
-        self.engine.logger.warning("refused: the host %s isn't one of allowed_hosts", ascii(host)[:200])
+        self.engine.complain(logging.WARNING, "refused: the host %s isn't one of allowed_hosts", ascii(host)[:200])
         return self.respond(400, b'{"code":3,"message":"Not an accepted host."}')
 
     def bad_origin(self, origin: str) -> Respond:
@@ -350,7 +351,8 @@ class _Answer:
         hint = ""
         if request.header("X-Forwarded-Host") or request.header("X-Forwarded-Proto"):
             hint = "; behind a proxy set trusted_proxies=1, or use ProxyFix"
-        self.engine.logger.warning(
+        self.engine.complain(
+            logging.WARNING,
             "refused: origin %s isn't allowed; this server's own is %s; see cors_allowed_origins%s",
             ascii(origin)[:200],
             ascii(show(own)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -151,7 +152,7 @@ class Session:
     def fault(self, error: RemoteProtocolError) -> None:
         """End the session because of what the peer sent."""
         if self.state is not CLOSED:
-            self._engine.logger.warning("%s: %s", self.sid, ascii(str(error))[1:-1][:300])
+            self._engine.complain(logging.WARNING, "%s: %s", self.sid, ascii(str(error))[1:-1][:300])
             self.close(TRANSPORT_ERROR, error.code, str(error))
 
     def lost(self, reason: str = TRANSPORT_CLOSE) -> None:
@@ -189,7 +190,9 @@ class Session:
             if message == UPGRADE and self.state is CLOSED:
                 self._say_farewell(transport, self.polling)
                 return False
-        self._engine.logger.warning("%s: upgrade failed: unexpected packet %s", self.sid, ascii(message[:20]))
+        self._engine.complain(
+            logging.WARNING, "%s: upgrade failed: unexpected packet %s", self.sid, ascii(message[:20])
+        )
         self.end_probe(transport)
         transport.close(1008, "unexpected packet during the upgrade")
         return False

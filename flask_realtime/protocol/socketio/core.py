@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from ...errors import ConnectionRefusedError, RemoteProtocolError
 from ...typing import Runtime
+from ..engineio.complaints import Complaints
 from ..engineio.engine import new_id
 from ..engineio.frame import MESSAGE, Frame
 from ..engineio.session import CLIENT_DISCONNECT, SERVER_DISCONNECT, Session
@@ -90,6 +91,7 @@ class Core:
         self.clients: dict[str, dict[str, Client]] = {}
         self.rooms: dict[str, Rooms] = {}
         self._lock = runtime.lock()
+        self._complain = Complaints(logger, runtime.now, runtime.lock())
         self.debug = self.logger.isEnabledFor(logging.DEBUG)
 
     # Called by the Engine.IO floor.
@@ -121,7 +123,7 @@ class Core:
                     self._leave(client, CLIENT_DISCONNECT)
                     return
                 if (client is not None and client.state in (LEAVING, GONE)) or namespace in link.left:
-                    self.logger.info("%s: a packet that crossed our disconnect is dropped", session.sid)
+                    self._complain(logging.INFO, "%s: a packet that crossed our disconnect is dropped", session.sid)
                     return
                 raise RemoteProtocolError(f"a packet for the namespace {ascii(namespace)[:60]}, which isn't joined")
             if kind == EVENT and not client.deciding:
@@ -334,7 +336,7 @@ class Core:
         acks = client.acks  # once: another thread may take it away
         waiting = acks.pop(number, None) if acks else None
         if waiting is None:
-            self.logger.info("%s: an unknown acknowledgement is ignored", client.sid)
+            self._complain(logging.INFO, "%s: an unknown acknowledgement is ignored", client.sid)
         elif isinstance(waiting, Waiter):
             waiting.resolve(data)
         else:
@@ -427,8 +429,11 @@ class Core:
                 lost = client.acks.pop(next(iter(client.acks)))
                 if isinstance(lost, Waiter):
                     lost.give_up()
-                self.logger.warning(
-                    "%s: more than %d pending acknowledgements", client.sid, self.settings.max_pending_acks
+                self._complain(
+                    logging.WARNING,
+                    "%s: more than %d pending acknowledgements",
+                    client.sid,
+                    self.settings.max_pending_acks,
                 )
             return client.ack_id
 

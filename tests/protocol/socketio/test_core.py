@@ -1,4 +1,5 @@
 import builtins
+import logging
 
 import pytest
 from doubles import Party
@@ -710,3 +711,13 @@ def test_two_that_disconnect_a_client_tell_it_once():
     guest.transport.write = write_while_another_disconnects
     party.core.disconnect(sid, "/")
     assert [packet.type for packet in guest.take()] == [DISCONNECT]
+
+
+def test_a_thousand_unknown_acknowledgements_are_one_line(caplog):
+    caplog.set_level(logging.INFO)
+    party = Party()
+    guest = party.join()
+    for number in range(1000):
+        guest.send(ACK, "/", number, [])
+    assert not guest.closed
+    assert sum("unknown acknowledgement" in message for message in caplog.messages) == 1
