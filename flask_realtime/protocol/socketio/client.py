@@ -32,7 +32,7 @@ class Client:
         deciding: Whether the connect handler still runs.
         early: What it sent meanwhile; an accepted client's handlers get it then.
         told: Whether CONNECT was answered, so that its packets are welcome.
-        leave_reason: Set when the client has to leave as soon as it has ended.
+        leave_reason: Why it leaves; set before its state when the connect handler still runs.
     """
 
     __slots__ = (

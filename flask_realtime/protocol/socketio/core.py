@@ -122,7 +122,9 @@ class Core:
                 if kind == DISCONNECT and client is not None:
                     self._leave(client, CLIENT_DISCONNECT)
                     return
-                if (client is not None and client.state in (LEAVING, GONE)) or namespace in link.left:
+                if namespace in link.left or (
+                    client is not None and client.state in (LEAVING, GONE) and client.leave_reason != CLIENT_DISCONNECT
+                ):
                     self._complain(logging.INFO, "%s: a packet that crossed our disconnect is dropped", session.sid)
                     return
                 raise RemoteProtocolError(f"a packet for the namespace {ascii(namespace)[:60]}, which isn't joined")
@@ -256,7 +258,7 @@ class Core:
                 return
             if client.state is not CONNECTED:
                 return
-            client.state = LEAVING
+            client.state, client.leave_reason = LEAVING, reason
             acks, client.acks = client.acks, None
         _give_up(acks)
         if tell:

@@ -721,3 +721,15 @@ def test_a_thousand_unknown_acknowledgements_are_one_line(caplog):
         guest.send(ACK, "/", number, [])
     assert not guest.closed
     assert sum("unknown acknowledgement" in message for message in caplog.messages) == 1
+
+
+def test_what_a_client_sends_after_its_own_disconnect_ends_the_connection():
+    party = Party()
+    party.on("disconnect")
+    party.runtime.hold = True
+    guest = party.join()
+    guest.feed("1")
+    assert not guest.closed
+    guest.emit("late")
+    assert guest.closed
+    assert guest.transport.closed[0][0] == 1008
