@@ -31,6 +31,7 @@ class Client:
         acks: What waits for its acknowledgements, by number.
         deciding: Whether the connect handler still runs.
         early: What it sent meanwhile; an accepted client's handlers get it then.
+        early_size: Bytes that this takes.
         told: Whether CONNECT was answered, so that its packets are welcome.
         leave_reason: Why it leaves; set before its state when the connect handler still runs.
     """
@@ -42,6 +43,7 @@ class Client:
         "acks",
         "deciding",
         "early",
+        "early_size",
         "leave_reason",
         "namespace",
         "rooms",
@@ -59,6 +61,7 @@ class Client:
         self.ack_id = 0
         self.deciding = True
         self.early: list[Packet] = []
+        self.early_size = 0
         self.told = False
         self.leave_reason: str | None = None
         self._held: list[Sequence[Frame]] = []

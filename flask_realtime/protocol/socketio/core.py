@@ -13,7 +13,7 @@ from ..engineio.complaints import Complaints
 from ..engineio.engine import new_id
 from ..engineio.frame import MESSAGE, Frame
 from ..engineio.session import CLIENT_DISCONNECT, SERVER_DISCONNECT, Session
-from .client import CONNECTED, CONNECTING, GONE, LEAVING, Client, Link
+from .client import CONNECTED, CONNECTING, GONE, HELD_LIMIT, LEAVING, Client, Link
 from .dispatch import ANY, Handler, Handlers
 from .packets import ACK, CONNECT, CONNECT_ERROR, DISCONNECT, EVENT, RESERVED, Codec, Limits, Packet
 from .rooms import Rooms
@@ -206,6 +206,7 @@ class Core:
         while True:  # what came too early first, then the flag under the same lock, so that nothing overtakes it
             with self._lock:
                 early, client.early = client.early, []
+                client.early_size = 0
                 if not early:
                     client.deciding, reason = False, client.leave_reason
                     break
@@ -297,9 +298,15 @@ class Core:
         with self._lock:
             if not client.deciding:
                 return False
+            if client.leave_reason == CLIENT_DISCONNECT:
+                raise RemoteProtocolError("a packet after the disconnect")
             client.early.append(packet)
+            client.early_size += _size(packet.data)
             if len(client.early) > self.settings.max_early:
                 raise RemoteProtocolError(f"more than {self.settings.max_early} packets before it was accepted")
+            # One packet may be larger than the limit; there is no use in a size that nothing fits into.
+            if client.early_size > HELD_LIMIT and len(client.early) > 1:
+                raise RemoteProtocolError(f"more than {HELD_LIMIT} bytes before it was accepted")
         return True
 
     def _dispatch(self, client: Client, packet: Packet) -> None:
@@ -508,6 +515,17 @@ class Core:
             ascii(client.namespace)[:100],
             exc_info=error,
         )
+
+
+def _size(data: Any) -> int:
+    """Return how many bytes a payload takes, about; it isn't deep."""
+    if isinstance(data, (str, bytes)):
+        return 64 + len(data)
+    if isinstance(data, dict):
+        return 200 + sum(64 + len(key) + _size(value) for key, value in data.items())
+    if isinstance(data, (list, tuple)):  # a tuple is what MessagePack has of unknown types
+        return 64 + sum(8 + _size(item) for item in data)
+    return 32
 
 
 def _give_up(acks: dict[int, Any] | None) -> None:

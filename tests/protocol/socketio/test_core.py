@@ -7,7 +7,16 @@ from doubles import Party
 from flask_realtime.errors import ConnectionRefusedError
 from flask_realtime.protocol.socketio.core import Waiter, arguments
 from flask_realtime.protocol.socketio.msgpack import MsgpackCodec
-from flask_realtime.protocol.socketio.packets import ACK, CONNECT, CONNECT_ERROR, DISCONNECT, EVENT, Packet, TextCodec
+from flask_realtime.protocol.socketio.packets import (
+    ACK,
+    CONNECT,
+    CONNECT_ERROR,
+    DISCONNECT,
+    EVENT,
+    Limits,
+    Packet,
+    TextCodec,
+)
 
 
 @pytest.fixture(params=[TextCodec, MsgpackCodec])
@@ -733,3 +742,41 @@ def test_what_a_client_sends_after_its_own_disconnect_ends_the_connection():
     guest.emit("late")
     assert guest.closed
     assert guest.transport.closed[0][0] == 1008
+
+
+def test_also_while_its_connect_handler_runs():
+    party = Party(always_connect=True)
+    party.on("connect")
+    party.runtime.hold = True
+    guest = party.open()
+    guest.join()
+    guest.feed("1")
+    assert not guest.closed
+    guest.emit("late")
+    assert guest.closed
+
+
+@pytest.mark.parametrize("data", ["x" * 300_000, b"x" * 300_000, [{"a": [1.5]}] * 700], ids=["text", "bytes", "flat"])
+def test_what_a_client_sends_too_early_is_bounded_by_its_size(data):
+    party = Party(options={"max_http_buffer_size": 10_000_000}, always_connect=True, limits=Limits(depth=64))
+    party.on("connect", "event")
+    party.runtime.hold = True
+    guest = party.open()
+    guest.join()
+    for _ in range(3):
+        guest.emit("event", data)
+        assert not guest.closed
+    for _ in range(2):
+        guest.emit("event", data)
+    assert guest.closed
+
+
+def test_one_large_early_packet_is_kept():
+    party = Party(always_connect=True, limits=Limits(attachment_bytes=5_000_000))
+    party.on("connect", "event")
+    party.runtime.hold = True
+    guest = party.open()
+    guest.join()
+    guest.emit("event", bytes(4_000_000))
+    party.runtime.run_jobs()
+    assert [event for _, event, _ in party.calls] == ["connect", "event"]
