@@ -310,10 +310,10 @@ def check_depth(text: str, limit: int) -> None:
     """
     # Without escaped backslashes and quotes, each quote that is left begins or ends a string.
     plain = text.replace("\\\\", "").replace('\\"', "") if "\\" in text else text
-    data = plain.encode(errors="replace").translate(_STEPS, _ELSE)
     depth = inside = 0
-    for start in range(0, len(data), _SLICE):
-        parts = data[start : start + _SLICE].split(b'"')
+    for start in range(0, len(plain), _SLICE):
+        data = plain[start : start + _SLICE].encode(errors="replace").translate(_STEPS, _ELSE)
+        parts = data.split(b'"')
         steps = array("b", b"".join(parts[inside::2]))
         inside = (inside + len(parts) - 1) % 2
         if max(accumulate(steps, initial=depth)) > limit:
