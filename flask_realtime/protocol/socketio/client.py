@@ -29,7 +29,8 @@ class Client:
         state: One of the four above.
         rooms: Names of its rooms; None when it has left for good.
         acks: What waits for its acknowledgements, by number.
-        deciding: Whether the connect handler still runs.
+        deciding: Whether the connect handler still runs, or what came too early is still being taken up.
+        accepted: Whether the connect handler let it in.
         early: What it sent meanwhile; an accepted client's handlers get it then.
         early_size: Bytes that this takes.
         told: Whether CONNECT was answered, so that its packets are welcome.
@@ -39,6 +40,7 @@ class Client:
     __slots__ = (
         "_held",
         "_held_size",
+        "accepted",
         "ack_id",
         "acks",
         "deciding",
@@ -60,6 +62,7 @@ class Client:
         self.acks: dict[int, Any] | None = None
         self.ack_id = 0
         self.deciding = True
+        self.accepted = False
         self.early: list[Packet] = []
         self.early_size = 0
         self.told = False

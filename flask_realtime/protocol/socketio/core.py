@@ -196,7 +196,7 @@ class Core:
             self._refuse(client, refusal)
             return
         link: Link = client.session.data
-        link.joined = True
+        link.joined = client.accepted = True
         if link.timer is not None:
             link.timer.cancel()
             link.timer = None
@@ -206,7 +206,6 @@ class Core:
         while True:  # what came too early first, then the flag under the same lock, so that nothing overtakes it
             with self._lock:
                 early, client.early = client.early, []
-                client.early_size = 0
                 if not early:
                     client.deciding, reason = False, client.leave_reason
                     break
@@ -301,6 +300,8 @@ class Core:
             if client.leave_reason == CLIENT_DISCONNECT:
                 raise RemoteProtocolError("a packet after the disconnect")
             client.early.append(packet)
+            if client.accepted:  # it may send what it likes; the thread that told it so is about to take this up
+                return True
             client.early_size += _size(packet.data)
             if len(client.early) > self.settings.max_early:
                 raise RemoteProtocolError(f"more than {self.settings.max_early} packets before it was accepted")

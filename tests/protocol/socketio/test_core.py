@@ -780,3 +780,21 @@ def test_one_large_early_packet_is_kept():
     guest.emit("event", bytes(4_000_000))
     party.runtime.run_jobs()
     assert [event for _, event, _ in party.calls] == ["connect", "event"]
+
+
+def test_a_burst_right_behind_the_answer_to_connect_is_no_fault():
+    party = Party(max_early=10)
+    party.on("connect", "event")
+    guest = party.open()
+    write = guest.transport.write
+
+    def burst(frames):
+        write(frames)
+        guest.transport.write = write
+        for number in range(50):  # the thread that sent the answer has come no further
+            guest.emit("event", number)
+
+    guest.transport.write = burst
+    guest.join()
+    assert not guest.closed
+    assert [args for _, event, args in party.calls if event == "event"] == [(number,) for number in range(50)]
