@@ -14,7 +14,7 @@ import os
 import signal
 import sys
 
-from flask import Flask, jsonify, request
+from flask import Flask, g, jsonify, request, session
 
 from flask_realtime import (
     ConnectionRefusedError,
@@ -184,6 +184,17 @@ def ask_call(timeout, *question):
 def ask_socketio_call(timeout, *question):
     """The same with ``SocketIO.call``."""
     return told(socketio.call("question", question, to=request.sid, namespace=request.namespace, timeout=timeout))
+
+
+# What belongs to one client.
+
+
+@on("mine")
+def mine(value):
+    """Keep a value in all that is a client's own, and tell what was there before."""
+    before = [session.get("value"), getattr(g, "value", None)]
+    session["value"] = g.value = value
+    return [request.args["who"], request.sid, *before, session["value"], g.value]
 
 
 # Binary.

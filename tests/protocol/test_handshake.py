@@ -47,6 +47,15 @@ def test_wrong_headers_are_refused(name, value):
         accept({**UPGRADE, name: value}.get, deflate=True)
 
 
+@pytest.mark.parametrize("octet", ["\0", "\x07", "\n", "\x1b", "\x7f", "\x85"])
+@pytest.mark.parametrize("name", [*UPGRADE, "Sec-WebSocket-Extensions"])
+def test_headers_with_control_characters_are_refused(name, octet):
+    value = UPGRADE.get(name, "permessage-deflate")
+    for where in (octet, octet + value, value + octet, value[:3] + octet + value[3:]):
+        with pytest.raises(RemoteProtocolError):
+            accept({**UPGRADE, name: where}.get, deflate=True)
+
+
 @pytest.mark.parametrize("name", [*UPGRADE, "Sec-WebSocket-Extensions"])
 def test_overlong_headers_are_refused_unread(name):
     with pytest.raises(RemoteProtocolError, match="longer than 4096"):

@@ -1,4 +1,4 @@
-"""Which origins may talk to us, and the headers that tell their browsers."""
+"""Which hosts we are, which origins may talk to us, and the headers that tell their browsers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-from .options import Options
+from .options import Options, hosts
 
 _PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 
@@ -48,6 +48,8 @@ class Origins:
         allowed = options.cors_allowed_origins
         self._credentials = options.cors_credentials
         self._proxies = options.trusted_proxies
+        names = hosts(options.allowed_hosts)
+        self._hosts = None if names is None else [_name_and_port(name) for name in names]
         self.off = False
         self._any = False
         self._list: frozenset[str] | None = None
@@ -82,11 +84,41 @@ class Origins:
 
     def own(self, scheme: str, header: Callable[[str], str | None]) -> str | None:
         """Return the origin of the request's own URL, normalised."""
-        host = header("Host") or ""
         if self._proxies:
             scheme = _nth_last(header("X-Forwarded-Proto"), self._proxies) or scheme
+        return normalise(f"{scheme}://{self.host(header)}")
+
+    def host(self, header: Callable[[str], str | None]) -> str:
+        """Return the host, with its port if there is one, that the client asked for."""
+        host = header("Host") or ""
+        if self._proxies:
             host = _nth_last(header("X-Forwarded-Host"), self._proxies) or host
-        return normalise(f"{scheme}://{host}")
+        return host
+
+    def is_ours(self, scheme: str, header: Callable[[str], str | None]) -> bool:
+        """Decide whether the host of a request is one of `Options.allowed_hosts`.
+
+        A name of somebody else's that leads to our address makes his page one of our own origin.
+        """
+        if self._hosts is None:
+            return True
+        own = self.own(scheme, header)
+        if own is None:
+            return False
+        asked, port = _name_and_port(own.partition("://")[2])
+        asked = asked.removesuffix(".")
+        return any(
+            (asked == name or (name[:1] == "." and (asked == name[1:] or asked.endswith(name))))
+            and ours in (None, port)
+            for name, ours in self._hosts
+        )
+
+    def asks_for_another_site(self, header: Callable[[str], str | None]) -> bool:
+        """Whether a browser says of a request without Origin that another site's page has made it.
+
+        Source: Fetch Metadata Request Headers, 2.3.
+        """
+        return not (self.off or self._any) and (header("Sec-Fetch-Site") or "").strip().lower() == "cross-site"
 
     def headers(self, origin: str | None, preflight: bool, asked: str | None) -> list[tuple[str, str]]:
         """Return the headers of an answer; ``origin`` is None when there was none or it was refused.
@@ -108,6 +140,12 @@ class Origins:
         if asked:
             answer.append(("Access-Control-Allow-Headers", asked))
         return answer
+
+
+def _name_and_port(host: str) -> tuple[str, str | None]:
+    """Divide a host; IPv6 addresses keep their brackets."""
+    name, colon, port = host.lower().rpartition(":")
+    return (name, port) if colon and port.isdigit() else (host.lower(), None)
 
 
 def _nth_last(value: str | None, count: int) -> str | None:

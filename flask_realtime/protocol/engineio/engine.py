@@ -10,6 +10,7 @@ from typing import Any
 
 from ...typing import Runtime, Transport
 from ..counters import Counters
+from .complaints import Complaints
 from .cors import Origins
 from .frame import OPEN, Frame
 from .heartbeat import Heartbeat
@@ -52,6 +53,7 @@ class Engine:
     ) -> None:
         self.logger = logger
         self.counters = Counters(runtime.lock(), clock or runtime.now, REASONS)
+        self.complain = Complaints(logger, runtime.now, runtime.lock())
         self.options = options
         self.runtime = runtime
         self.on_connect = on_connect

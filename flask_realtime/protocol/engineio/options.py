@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -34,6 +35,8 @@ class Options:
         cors_allowed_origins: None for the request's own origin; an origin; a list; ``"*"``; ``[]`` switches the check
             and the headers off; a callable ``(origin)`` or ``(origin, environ)``.
         cors_credentials: Whether browsers may send cookies from other origins that are allowed.
+        allowed_hosts: Names of this server that a request's Host may have, each with a port or for all ports; one that
+            begins with a dot stands for its subdomains too. None for any.
         trusted_proxies: How many proxies in front may set X-Forwarded-Proto and X-Forwarded-Host.
         transports: ``"polling"``, ``"websocket"`` or a list of both.
         allow_jsonp: Whether a GET with ``j`` is answered with a script. Scripts are read across origins.
@@ -55,6 +58,7 @@ class Options:
     cookie: str | Mapping[str, Any] | None = None
     cors_allowed_origins: str | Sequence[str] | Callable[..., bool] | None = None
     cors_credentials: bool = True
+    allowed_hosts: str | Sequence[str] | None = None
     trusted_proxies: int = 0
     transports: str | Sequence[str] | None = None
     allow_jsonp: bool = False
@@ -91,6 +95,9 @@ class Options:
         if not enabled:
             raise ConfigurationError(f"transports: expected some of {', '.join(TRANSPORTS)}, got {self.transports!r}")
         _cookie_name(self.cookie)
+        for host in hosts(self.allowed_hosts) or ():
+            if not isinstance(host, str) or not _HOST.fullmatch(host):
+                raise ConfigurationError(f"allowed_hosts: expected host names, with a port or without, got {host!r}")
         for derived, result in (("interval", interval), ("grace", grace), ("enabled", enabled)):
             object.__setattr__(self, derived, result)
 
@@ -116,6 +123,14 @@ def split(arguments: dict[str, Any], known: Sequence[str]) -> tuple[dict[str, An
         near = difflib.get_close_matches(name, [*NAMES, *known], 1)
         complaints.append(f"unknown option {name!r} is ignored" + (f"; did you mean {near[0]!r}?" if near else ""))
     return ours, complaints
+
+
+_HOST = re.compile(r"(?:\.?[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
+
+
+def hosts(allowed: str | Sequence[str] | None) -> Sequence[str] | None:
+    """Return `Options.allowed_hosts` as a list; None when any host will do."""
+    return [allowed] if isinstance(allowed, str) else allowed
 
 
 def _cookie_name(cookie: str | Mapping[str, Any] | None) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import zlib
 from collections.abc import Callable, Sequence
@@ -13,7 +14,7 @@ from websockets.extensions import Extension
 
 from ...errors import RemoteProtocolError
 from ...typing import Frame, Transport
-from ..counters import CONNECT, CONNECTIONS, HTTP, ORIGIN, REQUEST, SID
+from ..counters import CONNECT, CONNECTIONS, HOST, HTTP, ORIGIN, REQUEST, SID
 from ..websocket import handshake
 from . import polling
 from .cors import show
@@ -128,7 +129,11 @@ class _Answer:
 
     def decide(self) -> Outcome:
         engine, request = self.engine, self.request
+        if not engine.origins.is_ours(request.scheme, request.header):
+            return self.bad_host()
         origin = request.header("Origin")
+        if origin is None and engine.origins.asks_for_another_site(request.header):
+            return self.bad_origin("none, from another site")
         if origin is not None and not engine.origins.allows(origin, request.scheme, request.header, request.environ):
             return self.bad_origin(origin)
         asked = request.header("Access-Control-Request-Headers")
@@ -189,8 +194,8 @@ class _Answer:
             return self.refuse(2)
         if self.query.get("EIO") != "4":
             version = ascii(self.query.get("EIO", "none"))[:40]
-            engine.logger.warning(
-                "refused: a client with EIO=%s; use socket.io-client 3 or later, which has 4", version
+            engine.complain(
+                logging.WARNING, "refused: a client with EIO=%s; use socket.io-client 3 or later, which has 4", version
             )
             return self.refuse(5, f"expected EIO=4, got {version}")
         if "j" in self.query and not engine.options.allow_jsonp:
@@ -348,8 +353,14 @@ class _Answer:
         if why is not None:
             (counters.bad_input if why == HTTP else counters.refusals).one(why)
         text = f"{ERRORS[code]}: {detail}" if detail else ERRORS[code]
-        self.engine.logger.info("refused: %s", text)
+        self.engine.complain(logging.INFO, "refused: %s", text)
         return self.respond(400, json.dumps({"code": code, "message": text}, separators=(",", ":")).encode())
+
+    def bad_host(self) -> Respond:
+        host = self.engine.origins.host(self.request.header)
+        self.engine.counters.refusals.one(HOST)
+        self.engine.complain(logging.WARNING, "refused: the host %s isn't one of allowed_hosts", ascii(host)[:200])
+        return self.respond(400, b'{"code":3,"message":"Not an accepted host."}')
 
     def bad_origin(self, origin: str) -> Respond:
         request = self.request
@@ -357,7 +368,8 @@ class _Answer:
         hint = ""
         if request.header("X-Forwarded-Host") or request.header("X-Forwarded-Proto"):
             hint = "; behind a proxy set trusted_proxies=1, or use ProxyFix"
-        self.engine.logger.warning(
+        self.engine.complain(
+            logging.WARNING,
             "refused: origin %s isn't allowed; this server's own is %s; see cors_allowed_origins%s",
             ascii(origin)[:200],
             ascii(show(own)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -157,14 +158,14 @@ class Session:
     def fault(self, error: RemoteProtocolError, kind: str = ENGINEIO) -> None:
         """End the session because of what the peer sent; ``kind`` names the layer whose rules it broke."""
         if self.state is not CLOSED:
-            self._engine.logger.warning("%s: %s", self.sid, ascii(str(error))[1:-1][:300])
+            self._engine.complain(logging.WARNING, "%s: %s", self.sid, ascii(str(error))[1:-1][:300])
             count = partial(self._engine.counters.bad_input.one, kind)
             self.close(TRANSPORT_ERROR, error.code, str(error), count)
 
     def slow(self, why: str = "slow consumer") -> None:
         """End the session because more waits for the peer than may."""
         if self.state is not CLOSED:
-            self._engine.logger.warning("%s: %s", self.sid, why)
+            self._engine.complain(logging.WARNING, "%s: %s", self.sid, why)
             self.close(TRANSPORT_ERROR, 1008, why, self._engine.counters.slow_clients.one)
 
     def lost(self, reason: str = TRANSPORT_CLOSE) -> None:
@@ -202,7 +203,9 @@ class Session:
             if message == UPGRADE and self.state is CLOSED:
                 self._say_farewell(transport, self.polling)
                 return False
-        self._engine.logger.warning("%s: upgrade failed: unexpected packet %s", self.sid, ascii(message[:20]))
+        self._engine.complain(
+            logging.WARNING, "%s: upgrade failed: unexpected packet %s", self.sid, ascii(message[:20])
+        )
         self._engine.counters.bad_input.one(ENGINEIO)
         self.end_probe(transport)
         transport.close(1008, "unexpected packet during the upgrade")

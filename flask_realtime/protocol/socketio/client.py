@@ -28,19 +28,23 @@ class Client:
         state: One of the four above.
         rooms: Names of its rooms; None when it has left for good.
         acks: What waits for its acknowledgements, by number.
-        deciding: Whether the connect handler still runs.
+        deciding: Whether the connect handler still runs, or what came too early is still being taken up.
+        accepted: Whether the connect handler let it in.
         early: What it sent meanwhile; an accepted client's handlers get it then.
+        early_size: Bytes that this takes.
         told: Whether CONNECT was answered, so that its packets are welcome.
-        leave_reason: Set when the client has to leave as soon as it has ended.
+        leave_reason: Why it leaves; set before its state when the connect handler still runs.
     """
 
     __slots__ = (
         "_held",
         "_held_size",
+        "accepted",
         "ack_id",
         "acks",
         "deciding",
         "early",
+        "early_size",
         "leave_reason",
         "namespace",
         "rooms",
@@ -57,7 +61,9 @@ class Client:
         self.acks: dict[int, Any] | None = None
         self.ack_id = 0
         self.deciding = True
+        self.accepted = False
         self.early: list[Packet] = []
+        self.early_size = 0
         self.told = False
         self.leave_reason: str | None = None
         self._held: list[Sequence[Frame]] = []

@@ -11,10 +11,11 @@ from ...errors import ConnectionRefusedError, RemoteProtocolError
 from ...typing import Runtime
 from ..counters import CONNECT as REFUSED
 from ..counters import SOCKETIO, Counters
+from ..engineio.complaints import Complaints
 from ..engineio.engine import new_id
 from ..engineio.frame import MESSAGE, Frame
 from ..engineio.session import CLIENT_DISCONNECT, SERVER_DISCONNECT, Session
-from .client import CONNECTED, CONNECTING, GONE, LEAVING, Client, Link
+from .client import CONNECTED, CONNECTING, GONE, HELD_LIMIT, LEAVING, Client, Link
 from .dispatch import ANY, Handler, Handlers
 from .packets import ACK, CONNECT, CONNECT_ERROR, DISCONNECT, EVENT, RESERVED, Codec, Limits, Packet
 from .rooms import Rooms
@@ -102,6 +103,7 @@ class Core:
         self.clients: dict[str, dict[str, Client]] = {}
         self.rooms: dict[str, Rooms] = {}
         self._lock = runtime.lock()
+        self._complain = Complaints(logger, runtime.now, runtime.lock())
         self.debug = self.logger.isEnabledFor(logging.DEBUG)
 
     # Called by the Engine.IO floor.
@@ -132,8 +134,10 @@ class Core:
                 if kind == DISCONNECT and client is not None:
                     self._leave(client, CLIENT_DISCONNECT)
                     return
-                if (client is not None and client.state in (LEAVING, GONE)) or namespace in link.left:
-                    self.logger.info("%s: a packet that crossed our disconnect is dropped", session.sid)
+                if namespace in link.left or (
+                    client is not None and client.state in (LEAVING, GONE) and client.leave_reason != CLIENT_DISCONNECT
+                ):
+                    self._complain(logging.INFO, "%s: a packet that crossed our disconnect is dropped", session.sid)
                     return
                 raise RemoteProtocolError(f"a packet for the namespace {ascii(namespace)[:60]}, which isn't joined")
             if kind == EVENT and not client.deciding:
@@ -204,7 +208,7 @@ class Core:
             self._refuse(client, refusal)
             return
         link: Link = client.session.data
-        link.joined = True
+        link.joined = client.accepted = True
         if link.timer is not None:
             link.timer.cancel()
             link.timer = None
@@ -267,7 +271,7 @@ class Core:
                 return
             if client.state is not CONNECTED:
                 return
-            client.state = LEAVING
+            client.state, client.leave_reason = LEAVING, reason
             acks, client.acks = client.acks, None
         _give_up(acks)
         if tell:
@@ -306,9 +310,17 @@ class Core:
         with self._lock:
             if not client.deciding:
                 return False
+            if client.leave_reason == CLIENT_DISCONNECT:
+                raise RemoteProtocolError("a packet after the disconnect")
             client.early.append(packet)
+            if client.accepted:  # it may send what it likes; the thread that told it so is about to take this up
+                return True
+            client.early_size += _size(packet.data)
             if len(client.early) > self.settings.max_early:
                 raise RemoteProtocolError(f"more than {self.settings.max_early} packets before it was accepted")
+            # One packet may be larger than the limit; there is no use in a size that nothing fits into.
+            if client.early_size > HELD_LIMIT and len(client.early) > 1:
+                raise RemoteProtocolError(f"more than {HELD_LIMIT} bytes before it was accepted")
         return True
 
     def _dispatch(self, client: Client, packet: Packet) -> None:
@@ -352,7 +364,7 @@ class Core:
         acks = client.acks  # once: another thread may take it away
         waiting = acks.pop(number, None) if acks else None
         if waiting is None:
-            self.logger.info("%s: an unknown acknowledgement is ignored", client.sid)
+            self._complain(logging.INFO, "%s: an unknown acknowledgement is ignored", client.sid)
         elif isinstance(waiting, Waiter):
             waiting.resolve(data)
         else:
@@ -450,8 +462,11 @@ class Core:
                 lost = client.acks.pop(next(iter(client.acks)))
                 if isinstance(lost, Waiter):
                     lost.give_up()
-                self.logger.warning(
-                    "%s: more than %d pending acknowledgements", client.sid, self.settings.max_pending_acks
+                self._complain(
+                    logging.WARNING,
+                    "%s: more than %d pending acknowledgements",
+                    client.sid,
+                    self.settings.max_pending_acks,
                 )
             return client.ack_id
 
@@ -525,6 +540,17 @@ class Core:
             ascii(client.namespace)[:100],
             exc_info=error,
         )
+
+
+def _size(data: Any) -> int:
+    """Return how many bytes a payload takes, about; it isn't deep."""
+    if isinstance(data, (str, bytes)):
+        return 64 + len(data)
+    if isinstance(data, dict):
+        return 200 + sum(64 + len(key) + _size(value) for key, value in data.items())
+    if isinstance(data, (list, tuple)):  # a tuple is what MessagePack has of unknown types
+        return 64 + sum(8 + _size(item) for item in data)
+    return 32
 
 
 def _give_up(acks: dict[int, Any] | None) -> None:

@@ -53,6 +53,8 @@ def accept(header: Callable[[str], str | None], deflate: bool = False) -> Accept
         if value is not None:
             if len(value) > _MAX_HEADER:
                 raise RemoteProtocolError(f"{name} is longer than {_MAX_HEADER} characters")
+            if not value.replace("\t", " ").isprintable():
+                raise RemoteProtocolError(f"{name} holds control characters")
             headers[name] = value
     protocol = ServerProtocol(extensions=_DEFLATE if deflate else None, logger=logger)
     response = protocol.accept(Request("/", headers))

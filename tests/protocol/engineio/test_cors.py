@@ -128,3 +128,62 @@ def test_an_empty_list_switches_all_off():
     origins = Origins(Options(cors_allowed_origins=[]))
     assert origins.off
     assert origins.headers("http://a.com", True, "X") == []
+
+
+@pytest.mark.parametrize(
+    ("allowed", "host", "ours"),
+    [
+        (None, "evil.org", True),
+        (None, "", True),
+        ("example.com", "example.com", True),
+        ("example.com", "EXAMPLE.com:8080", True),
+        ("Example.COM", "example.com.", True),
+        ("example.com", "www.example.com", False),
+        ("example.com", "example.com.evil.org", False),
+        ("example.com", "notexample.com", False),
+        ("example.com", "evil.org", False),
+        ("example.com", "", False),
+        ("example.com", "example.com, evil.org", False),
+        ("example.com", "example.com:port", False),
+        ("example.com", "example.com@evil.org", False),
+        ("example.com", "evil.org/example.com", False),
+        (["example.com:8080"], "example.com:8080", True),
+        (["example.com:8080"], "example.com", False),
+        (["example.com:80"], "example.com", True),
+        ([".example.com"], "example.com", True),
+        ([".example.com"], "a.b.example.com:5000", True),
+        ([".example.com"], "notexample.com", False),
+        ([".example.com:80"], "a.example.com", True),
+        (["[::1]"], "[::1]:5000", True),
+        (["[::1]:5000"], "[::1]:5001", False),
+        (["a.com", "127.0.0.1"], "127.0.0.1:5000", True),
+        ([], "example.com", False),
+    ],
+)
+def test_allowed_hosts(allowed, host, ours):
+    assert Origins(Options(allowed_hosts=allowed)).is_ours("http", {"Host": host}.get) is ours
+
+
+@pytest.mark.parametrize(("proxies", "ours"), [(0, False), (1, True), (2, False)])
+def test_the_host_that_a_trusted_proxy_was_asked_for_counts(proxies, ours):
+    headers = {"Host": "inner:8000", "X-Forwarded-Host": "public.com"}
+    origins = Origins(Options(allowed_hosts=["public.com"], trusted_proxies=proxies))
+    assert origins.is_ours("http", headers.get) is ours
+
+
+@pytest.mark.parametrize(
+    ("rule", "site", "another"),
+    [
+        (None, "cross-site", True),
+        (None, " Cross-Site", True),
+        (None, "same-site", False),
+        (None, "none", False),
+        (None, None, False),
+        ("http://a.com", "cross-site", True),
+        ("*", "cross-site", False),
+        ([], "cross-site", False),
+    ],
+)
+def test_a_request_of_another_site_that_names_no_origin(rule, site, another):
+    origins = Origins(Options(cors_allowed_origins=rule))
+    assert origins.asks_for_another_site({"Sec-Fetch-Site": site}.get) is another

@@ -374,6 +374,26 @@ def test_websocket_compression(on, count):
 # Origins
 
 
+@pytest.mark.parametrize("query", [OPEN, "EIO=4&transport=websocket", "nonsense"])
+@pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS"])
+def test_a_foreign_host_is_refused_before_anything_else(method, query, caplog):
+    floor = Floor(allowed_hosts=["example.com"], cors_allowed_origins="*")
+    answered = floor.request(method, query, host="evil.org\x1b[2J")
+    check_refused(answered, 3, "Not an accepted host.")
+    assert not floor.engine.sessions
+    assert "evil.org\\x1b" in caplog.text
+    assert floor.request("GET", OPEN, host="example.com:5000").status == 200
+
+
+def test_another_sites_request_without_an_origin_is_refused(floor):
+    check_refused(floor.request(Sec_Fetch_Site="cross-site"), 3, "Not an accepted origin.")
+    check_refused(floor.upgrade(Sec_Fetch_Site="cross-site"), 3, "Not an accepted origin.")
+    assert not floor.engine.sessions
+    assert floor.request(Sec_Fetch_Site="same-origin").status == 200
+    floor = Floor(cors_allowed_origins="http://a.com")
+    assert floor.request(Sec_Fetch_Site="cross-site", Origin="http://a.com").status == 200
+
+
 def test_a_foreign_origin_is_refused(floor, caplog):
     answered = floor.request(Origin="http://evil.org")
     check_refused(answered, 3, "Not an accepted origin.")

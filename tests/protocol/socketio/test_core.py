@@ -1,4 +1,5 @@
 import builtins
+import logging
 
 import pytest
 from doubles import Party
@@ -6,7 +7,16 @@ from doubles import Party
 from flask_realtime.errors import ConnectionRefusedError
 from flask_realtime.protocol.socketio.core import Waiter, arguments
 from flask_realtime.protocol.socketio.msgpack import MsgpackCodec
-from flask_realtime.protocol.socketio.packets import ACK, CONNECT, CONNECT_ERROR, DISCONNECT, EVENT, Packet, TextCodec
+from flask_realtime.protocol.socketio.packets import (
+    ACK,
+    CONNECT,
+    CONNECT_ERROR,
+    DISCONNECT,
+    EVENT,
+    Limits,
+    Packet,
+    TextCodec,
+)
 
 
 @pytest.fixture(params=[TextCodec, MsgpackCodec])
@@ -710,3 +720,81 @@ def test_two_that_disconnect_a_client_tell_it_once():
     guest.transport.write = write_while_another_disconnects
     party.core.disconnect(sid, "/")
     assert [packet.type for packet in guest.take()] == [DISCONNECT]
+
+
+def test_a_thousand_unknown_acknowledgements_are_one_line(caplog):
+    caplog.set_level(logging.INFO)
+    party = Party()
+    guest = party.join()
+    for number in range(1000):
+        guest.send(ACK, "/", number, [])
+    assert not guest.closed
+    assert sum("unknown acknowledgement" in message for message in caplog.messages) == 1
+
+
+def test_what_a_client_sends_after_its_own_disconnect_ends_the_connection():
+    party = Party()
+    party.on("disconnect")
+    party.runtime.hold = True
+    guest = party.join()
+    guest.feed("1")
+    assert not guest.closed
+    guest.emit("late")
+    assert guest.closed
+    assert guest.transport.closed[0][0] == 1008
+
+
+def test_also_while_its_connect_handler_runs():
+    party = Party(always_connect=True)
+    party.on("connect")
+    party.runtime.hold = True
+    guest = party.open()
+    guest.join()
+    guest.feed("1")
+    assert not guest.closed
+    guest.emit("late")
+    assert guest.closed
+
+
+@pytest.mark.parametrize("data", ["x" * 300_000, b"x" * 300_000, [{"a": [1.5]}] * 700], ids=["text", "bytes", "flat"])
+def test_what_a_client_sends_too_early_is_bounded_by_its_size(data):
+    party = Party(options={"max_http_buffer_size": 10_000_000}, always_connect=True, limits=Limits(depth=64))
+    party.on("connect", "event")
+    party.runtime.hold = True
+    guest = party.open()
+    guest.join()
+    for _ in range(3):
+        guest.emit("event", data)
+        assert not guest.closed
+    for _ in range(2):
+        guest.emit("event", data)
+    assert guest.closed
+
+
+def test_one_large_early_packet_is_kept():
+    party = Party(always_connect=True, limits=Limits(attachment_bytes=5_000_000))
+    party.on("connect", "event")
+    party.runtime.hold = True
+    guest = party.open()
+    guest.join()
+    guest.emit("event", bytes(4_000_000))
+    party.runtime.run_jobs()
+    assert [event for _, event, _ in party.calls] == ["connect", "event"]
+
+
+def test_a_burst_right_behind_the_answer_to_connect_is_no_fault():
+    party = Party(max_early=10)
+    party.on("connect", "event")
+    guest = party.open()
+    write = guest.transport.write
+
+    def burst(frames):
+        write(frames)
+        guest.transport.write = write
+        for number in range(50):  # the thread that sent the answer has come no further
+            guest.emit("event", number)
+
+    guest.transport.write = burst
+    guest.join()
+    assert not guest.closed
+    assert [args for _, event, args in party.calls if event == "event"] == [(number,) for number in range(50)]
