@@ -68,6 +68,8 @@ def enter(auth):
 def leave(reason):
     """Record the end of the current client."""
     note("disconnect", reason)
+    if "tell" in request.args:  # what happens at the end of the process can be asked of nobody
+        sys.stdout.write(f"left: {request.args['who']} {reason}\n")
     connected.discard((request.namespace, request.sid))
     auths.pop((request.namespace, request.sid), None)
     numbers.pop(request.sid, None)
@@ -266,6 +268,14 @@ def flood(first, count, size):
 # Endings.
 
 
+@on("work")
+def work(seconds):
+    """Take some time, and say so when it begins."""
+    emit("working")
+    socketio.sleep(seconds)
+    return "worked"
+
+
 @on("kick")
 def kick():
     disconnect()
@@ -356,6 +366,22 @@ def stats():
         objects=kinds,
         **numbers_of_server,
     )
+
+
+@app.route("/sids")
+def sids():
+    return jsonify([sid for _, sid in connected])
+
+
+@app.route("/process")
+def process():
+    return jsonify(os.getpid())
+
+
+@app.route("/stop")
+def stop():
+    socketio.stop()
+    return "stopping"
 
 
 def main():
