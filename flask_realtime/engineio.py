@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import json as standard_json
 import logging
+import os
 import queue
 import sys
 import threading
@@ -17,6 +18,7 @@ from typing import Any, NamedTuple
 
 from . import errors as exceptions
 from .errors import ConfigurationError
+from .io import gunicorn
 from .io.static import StaticFiles
 from .io.threads import Threads
 from .io.wsgi import Gateway, keep
@@ -97,7 +99,7 @@ class Server:
         async_handlers: Whether a slow handler of a client lets its next one start; they start in their order anyway.
         max_handler_threads: Threads that run handlers, at most.
         max_client_handlers: Handlers of one client that may run at once.
-        shutdown_timeout: Seconds that running handlers have to end when the server stops.
+        shutdown_timeout: Seconds that running handlers have to end and to be acknowledged when the server stops.
         **options: Those named above and more: see `flask_realtime.protocol.engineio.options.Options`.
 
     Raises:
@@ -165,7 +167,14 @@ class Server:
         )
         self._counters, self._most_threads = self.engine.counters, max_handler_threads
         self.gateway = Gateway(self.engine, self.runtime)
-        # At the end of the process, a worker's in the first place, clients are told and handlers end.
+        self.on_stop: Callable[[bool], object] = lambda stopping: None
+        """Called with True when no more events are to start, with False when the server begins again."""
+        self._ending = threading.Lock()
+        self._ended: threading.Event | None = None
+        self._deadline = 0.0
+        self._worker: gunicorn.Worker | None = None
+        self._looked = 0  # the process in which the worker was looked for
+        # At the end of the process clients are told and handlers end, unless something has seen it come.
         atexit.register(_shutdown, weakref.ref(self))
 
     def __getattr__(self, name: str) -> Any:
@@ -218,7 +227,7 @@ class Server:
     def _received(self, session: Session, message: str | bytes) -> None:
         self._counters.events_in.one()
         handler = self.handlers.get("message")
-        if handler is not None:
+        if handler is not None and self._ended is None:
             args = (handler, session.sid, self._decode(message))
             session.runtime.run(session, self._counters.handlers.run, args, self._handled, (session.sid, "message"))
 
@@ -375,16 +384,82 @@ class Server:
 
     def handle_request(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         """Serve a WSGI request for the Engine.IO path."""
+        if self._looked != os.getpid():
+            self._looked = os.getpid()
+            self._worker = gunicorn.worker()
+            if self._worker is not None:
+                self.runtime.call_later(gunicorn.LOOK, self._look)
         return self.gateway(environ, start_response)
 
-    def shutdown(self) -> None:
-        """Tell every client, let handlers end, and stop. New requests get status 503."""
-        if self.gateway.stopping:
+    def _look(self) -> None:
+        """Begin to stop when the worker does, which gives its threads time but tells nobody."""
+        assert self._worker is not None
+        if self._worker.alive:
+            self.runtime.call_later(gunicorn.LOOK, self._look)
             return
+        try:
+            self.runtime.spawn(self.shutdown)
+        except RuntimeError:
+            pass  # too late for a thread: the end of the process does it
+
+    @property
+    def master(self) -> int | None:
+        """The process above this one that ends the whole server; None when there is none."""
+        worker = gunicorn.worker()
+        return None if worker is None else worker.master
+
+    def shutdown(self) -> None:
+        """Tell every client, let handlers end, and stop. New clients get status 503.
+
+        Clients for whom nothing runs are told at once, the others when their handlers have ended and were
+        acknowledged, after ``shutdown_timeout`` at the latest; events that these send meanwhile are dropped. The last
+        to run are the disconnect handlers. A second call waits for the first. In a handler it returns at once.
+        """
+        if threading.current_thread().name in _OURS:
+            self.runtime.spawn(self.shutdown)  # it would wait for itself
+            return
+        with self._ending:
+            first = self._ended is None
+            ended = self._ended = self._ended or threading.Event()
+        if not first:
+            ended.wait()
+            return
+        try:
+            self._stop()
+        finally:
+            ended.set()
+
+    def _stop(self) -> None:
+        self._deadline = time.monotonic() + self.shutdown_timeout
         self.gateway.stopping = True
-        self.engine.close_all()
-        if not self.runtime.stop(self.shutdown_timeout):
+        self.on_stop(True)
+        restarts = self._worker is not None and self._worker.restarts
+        last_words = (1012, "server restarts") if restarts else (1001, "server shutting down")
+        if self.runtime.hub.running:
+            # In the thread that reads, so that no event is between its arrival and its handler.
+            told = threading.Event()
+            self.runtime.hub.call_soon(self._tell, last_words, told)
+            told.wait(self.shutdown_timeout)
+        while self.engine.sessions and time.monotonic() < self._deadline:
+            self.engine.close_all(*last_words, busy=_busy)
+            time.sleep(0.005)  # only while the process ends
+        self.engine.close_all(*last_words)
+        if not self.runtime.stop(max(1.0, self._deadline - time.monotonic())):
             self.logger.warning("some handlers still ran after %s s", self.shutdown_timeout)
+
+    def _tell(self, last_words: tuple[int, str], told: threading.Event) -> None:
+        self.engine.close_all(*last_words, busy=_busy)
+        told.set()
+
+    def hurry(self) -> None:
+        """Let a `shutdown` that is under way wait no longer for handlers."""
+        self._deadline = 0.0
+
+    def begin(self) -> None:
+        """Serve again after a `shutdown`."""
+        self.on_stop(False)
+        self._ended = None
+        self.gateway.stopping = False
 
     def start_background_task(self, target: Callable[..., Any], *args: Any, **kwargs: Any) -> threading.Thread:
         """Run a function in a thread of its own; returns it, so that you can ``join()`` it."""
@@ -409,6 +484,15 @@ class Server:
     def generate_id(self) -> str:
         """Return 128 random bits as text."""
         return new_id()
+
+
+_OURS = ("flask_realtime-hub", "flask_realtime-deputy", "flask_realtime-handler")
+
+
+def _busy(session: Session) -> bool:
+    """Whether handlers of a session run or wait, or a request of it is being read."""
+    inbox = session.inbox
+    return not session.post_turns or (inbox is not None and bool(inbox.jobs or inbox.running))
 
 
 def _shutdown(reference: weakref.ref[Server]) -> None:

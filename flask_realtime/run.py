@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,12 +16,16 @@ from werkzeug.debug import DebuggedApplication
 from werkzeug.middleware.shared_data import SharedDataMiddleware
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server, run_simple
 
+from . import socketio as face
 from .errors import ConfigurationError
 
 if TYPE_CHECKING:
     from .extension import SocketIO
 
 logger = logging.getLogger("flask_realtime")
+
+BETWEEN_POLLS = 0.5
+"""Seconds that clients who just had an answer have to poll again and be told of the end."""
 
 
 class RunOptions(NamedTuple):
@@ -68,7 +73,7 @@ def run_werkzeug(
         # Under our own layer: a connection that is ours isn't the debugger's business.
         extension.sockio_mw.wsgi_app = DebuggedApplication(extension.sockio_mw.wsgi_app, evalex)
     _warn(options)
-    below.eio.gateway.stopping = False
+    below.eio.begin()
     if reload:
         reloader["extra_files"] = [*(options.extra_files or ()), *reloader.get("extra_files", ())]
         run_simple(host, port, app, use_reloader=True, threaded=True, **reloader, **settings)
@@ -76,9 +81,9 @@ def run_werkzeug(
     server = make_server(host, port, app, threaded=True, **settings)
     server.log_startup()
     extension.wsgi_server = server
-    restore = _on_sigterm(lambda: _end(server))
+    restore = _on_signals(lambda: _end(server, below), below.eio.hurry)
     try:
-        server.serve_forever()
+        server.serve_forever(poll_interval=0.1)  # the longest that it takes to end
     finally:
         restore()
         extension.wsgi_server = None
@@ -89,24 +94,55 @@ def stop(extension: SocketIO) -> None:
     """End the server that serves the extension, whichever it is."""
     server = extension.wsgi_server
     if server is not None:
-        _end(server)
+        _end(server, extension.serving)
+    elif _end_gunicorn(extension.serving):
+        pass
     elif "gunicorn" in sys.modules or os.environ.get("WERKZEUG_RUN_MAIN") == "true":
         os.kill(os.getpid(), signal.SIGTERM)  # both take it as the request to end in good order
     else:
         os.kill(os.getpid(), signal.SIGINT)
 
 
-def _end(server: BaseWSGIServer) -> None:
-    # It waits for the loop to end, so it must not be called in the loop's own thread, where signals arrive.
-    threading.Thread(target=server.shutdown, name="flask_realtime-stop", daemon=True).start()
+def _end(server: BaseWSGIServer, below: face.Server) -> None:
+    """End a server in good order: it answers until all clients are told and their handlers have ended."""
+
+    def end() -> None:
+        below.shutdown()
+        limit = time.monotonic() + BETWEEN_POLLS
+        while below.eio.engine.farewells and time.monotonic() < limit:
+            time.sleep(0.01)
+        server.shutdown()
+
+    # It waits for handlers and for the loop, so neither their threads nor the main one, which gets signals, may do it.
+    threading.Thread(target=end, name="flask_realtime-stop", daemon=True).start()
 
 
-def _on_sigterm(function: Callable[[], object]) -> Callable[[], object]:
-    """Call a function at SIGTERM; returns what restores the earlier state."""
+def _end_gunicorn(below: face.Server) -> bool:
+    """Ask gunicorn's master to end, since it would replace a worker that ends; False when there is none to ask."""
+    master = below.eio.master
+    try:
+        if master is not None:
+            os.kill(master, signal.SIGTERM)
+    except OSError:  # it is another user's
+        return False
+    return master is not None
+
+
+def _on_signals(end: Callable[[], object], hurry: Callable[[], object]) -> Callable[[], object]:
+    """Call ``end`` at SIGTERM and Ctrl-C, ``hurry`` when they come again; returns what restores the earlier state."""
     if threading.current_thread() is not threading.main_thread():
         return lambda: None
-    before = signal.signal(signal.SIGTERM, lambda number, frame: function())
-    return lambda: signal.signal(signal.SIGTERM, before)
+    numbers = [signal.SIGTERM]
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else the program has its own, or ignores it
+        numbers.append(signal.SIGINT)
+    calls = iter([end])
+    before = {number: signal.signal(number, lambda *args: next(calls, hurry)()) for number in numbers}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    return restore
 
 
 def _port(app: flask.Flask, port: int | None) -> int:

@@ -139,6 +139,7 @@ class Server:
             self.eio.engine.counters,
         )
         self.eio.engine.on_message = self.core.received
+        self.eio.on_stop = self.core.stop
         self._adapt = _adapt
         self.environ: dict[str, dict[str, Any]] = {}
         self.manager = Manager(self.core)
@@ -395,7 +396,7 @@ class Server:
         return self.eio.stats()
 
     def shutdown(self) -> None:
-        """Tell every client, let handlers end, and stop. New requests get status 503."""
+        """Tell every client, let handlers end, and stop; see `flask_realtime.engineio.Server.shutdown`."""
         self.eio.shutdown()
 
     def start_background_task(self, target: Callable[..., Any], *args: Any, **kwargs: Any) -> threading.Thread:

@@ -3,6 +3,7 @@
 import json
 import logging
 import queue
+import threading
 import weakref
 
 import pytest
@@ -10,6 +11,7 @@ from werkzeug.test import Client
 
 from flask_realtime import engineio
 from flask_realtime.errors import ConfigurationError, EngineIOError, RealtimeError
+from flask_realtime.io import gunicorn
 
 OPEN = "/engine.io/?EIO=4&transport=polling"
 LIMIT = 30
@@ -279,3 +281,76 @@ def test_the_end_of_the_process_ends_running_servers_only():
     engineio._shutdown(weakref.ref(server))
     assert server.gateway.stopping
     engineio._shutdown(lambda: None)
+
+
+class Working:
+    """A client whose handler runs until it is freed, then answers."""
+
+    def __init__(self, server):
+        self.free, self.started = threading.Event(), threading.Event()
+        self.server, self.got = server, []
+        server.on("message", self.work)
+        self.peer = Peer(server)
+        self.peer.post("4x")
+        assert self.started.wait(LIMIT)
+
+    def work(self, sid, data):
+        self.got.append(data)
+        self.started.set()
+        assert self.free.wait(LIMIT)
+        self.server.send(sid, "done")
+
+
+def test_shutdown_lets_a_handler_answer_before_its_client_is_told():
+    server = engineio.Server()
+    working, idle = Working(server), Peer(server)
+    stopping = threading.Thread(target=server.shutdown)
+    stopping.start()
+    while idle.sid in server.engine.sessions:
+        assert stopping.is_alive()
+    assert list(server.engine.sessions) == [working.peer.sid]
+    assert Client(engineio.WSGIApp(server)).get("/engine.io/?EIO=4&transport=polling").status_code == 503
+    working.peer.post("4too late")
+    working.free.set()
+    stopping.join(LIMIT)
+    assert working.peer.poll() == ["4done", "1"]
+    assert idle.poll() == ["1"]
+    assert working.got == ["x"]
+
+
+def test_shutdown_may_be_hurried():
+    server = engineio.Server(shutdown_timeout=2 * LIMIT)
+    working = Working(server)
+    stopping = threading.Thread(target=server.shutdown)
+    stopping.start()
+    while not server.gateway.stopping:
+        assert stopping.is_alive()
+    while working.peer.sid in server.engine.sessions:
+        server.hurry()
+    stopping.join(LIMIT)
+    working.free.set()
+    assert not stopping.is_alive()
+
+
+def test_shutdown_in_a_handler_returns_at_once():
+    server = engineio.Server()
+    reached = collect(server, "disconnect")
+    server.on("message", lambda sid, data: server.shutdown())
+    Peer(server).post("4x")
+    assert reached.get(timeout=LIMIT)[1] == "server disconnect"
+
+
+def test_a_server_may_begin_again():
+    server = engineio.Server()
+    Peer(server)
+    server.shutdown()
+    server.begin()
+    reached = collect(server, "message")
+    Peer(server).post("4x")
+    assert reached.get(timeout=LIMIT)[1] == "x"
+    server.shutdown()
+
+
+def test_outside_of_gunicorn_there_is_no_worker_and_no_master():
+    assert gunicorn.worker() is None
+    assert engineio.Server().master is None

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from email.utils import formatdate
 from http import HTTPStatus
 from typing import Any
+from urllib.parse import parse_qs
 
 from ..errors import RemoteProtocolError
 from ..protocol.counters import HTTP, STOPPING, WEBSOCKET, Counters
@@ -60,7 +61,7 @@ class Gateway:
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Serve a request for the Engine.IO path."""
-        if self.stopping:
+        if self.stopping and not self._knows(environ):
             self._engine.counters.refusals.one(STOPPING)
             busy = [("Retry-After", "5"), ("Cache-Control", "no-store"), ("Connection", "close")]
             return _start(Respond(503, busy, b""), start_response)
@@ -81,6 +82,11 @@ class Gateway:
         if isinstance(outcome, Upgrade):
             return self._upgrade(outcome, environ, sock, start_response)
         return _start(outcome, start_response)
+
+    def _knows(self, environ: Environ) -> bool:
+        """Whether a request is of a client that is still to be told, or to get what its handlers return."""
+        sids = parse_qs(environ.get("QUERY_STRING", "")).get("sid", [""])
+        return sids[0] in self._engine.sessions or sids[0] in self._engine.farewells
 
     # Polls.
 

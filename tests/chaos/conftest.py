@@ -40,13 +40,15 @@ def full():
 
 
 @pytest.fixture
-def row(kind):
-    """Return a function that notes what was seen: ``row(line of the list, promise, figure)``."""
+def rows():
+    """Return a function that notes what was seen: ``rows(line of the list, promise, kind, figure)``."""
+    return lambda *row: ROWS.append(row)
 
-    def note(line, promise, figure):
-        ROWS.append((line, promise, kind, figure))
 
-    return note
+@pytest.fixture
+def row(rows, kind):
+    """The same for the kind under test: ``row(line of the list, promise, figure)``."""
+    return lambda line, promise, figure: rows(line, promise, kind, figure)
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ import json
 import os
 import signal
 import sys
+import threading
 
 from flask import Flask, g, jsonify, request, session
 
@@ -41,11 +42,15 @@ journal = collections.defaultdict(list)  # who -> [[namespace, event, detail], .
 numbers = collections.defaultdict(list)  # sid -> what "numbered" brought, in order of arrival
 connected = set()  # (namespace, sid) between connect and disconnect
 auths = {}  # (namespace, sid) -> auth
+tally = collections.Counter()  # event -> how often it was noted
+held, free = [], threading.Event()  # what "hold" was called with; what it waits for
 
 
 def note(event, detail=None):
-    """Write an event of the current client into the journal."""
-    journal[request.args.get("who", "")].append([request.namespace, event, detail])
+    """Count an event of the current client, and write it into the journal if it has a name."""
+    tally[event] += 1
+    if "who" in request.args:
+        journal[request.args["who"]].append([request.namespace, event, detail])
 
 
 def enter(auth):
@@ -69,6 +74,8 @@ def enter(auth):
 def leave(reason):
     """Record the end of the current client."""
     note("disconnect", reason)
+    if "tell" in request.args:  # what happens at the end of the process can be asked of nobody
+        sys.stdout.write(f"left: {request.args['who']} {reason}\n")
     connected.discard((request.namespace, request.sid))
     auths.pop((request.namespace, request.sid), None)
     numbers.pop(request.sid, None)
@@ -205,6 +212,11 @@ def make_binary(size):
     return bytes(n % 256 for n in range(256)) * (size // 256) + bytes(size % 256)
 
 
+@on("make_text")
+def make_text(size):
+    return "x" * size
+
+
 @on("make_tuples")
 def make_tuples():
     """Bytes inside tuples inside other things; on the wire a tuple is an array."""
@@ -276,6 +288,44 @@ def flood(first, count, size):
 
 
 # Endings.
+
+
+@on("work")
+def work(seconds):
+    """Take some time, and say so when it begins."""
+    emit("working")
+    socketio.sleep(seconds)
+    return "worked"
+
+
+@on("hold")
+def hold(number, *rest):
+    """Wait until GET /release."""
+    held.append(number)
+    free.wait()
+    return number
+
+
+def recurse(depth):
+    return recurse(depth + 1) + 1
+
+
+CIRCLE = []
+CIRCLE.append(CIRCLE)
+FAULTS = {
+    "raises": lambda: {}["the handler was told to fail"],
+    "exits": lambda: sys.exit("the handler was told to fail"),
+    "interrupts": lambda: signal.default_int_handler(signal.SIGINT, None),
+    "recurses": lambda: recurse(0),
+    "returns no data": object,
+    "returns a generator": lambda: (number for number in range(3)),
+    "returns a circle": lambda: CIRCLE,
+}
+
+
+@on("fault")
+def fault(which):
+    return FAULTS[which]()
 
 
 @on("kick")
@@ -366,8 +416,40 @@ def stats():
         connected=len(connected),
         sessions=len(socketio.server.environ),
         objects=kinds,
+        tally=tally,
+        held=len(held),
         **numbers_of_server,
     )
+
+
+@app.route("/release")
+def release():
+    """Let all that "hold" holds go on, and return with what it was called."""
+    free.set()
+    return jsonify(held)
+
+
+@app.route("/hold_again")
+def hold_again():
+    free.clear()
+    held.clear()
+    return "held"
+
+
+@app.route("/sids")
+def sids():
+    return jsonify([sid for _, sid in connected])
+
+
+@app.route("/process")
+def process():
+    return jsonify(os.getpid())
+
+
+@app.route("/stop")
+def stop():
+    socketio.stop()
+    return "stopping"
 
 
 @app.route("/shut")

@@ -26,7 +26,7 @@ ALARM = re.compile(r"Traceback|Exception|Error|\bERROR\b|CRITICAL")
 CRASH = re.compile(r"Traceback|CRITICAL")
 # What contract_app is asked to raise has to be logged.
 ORDERED = re.compile(
-    r"[^\n]*the handler of [^\n]* failed\nTraceback(?:\n +[^\n]*| [^\n]*)*\n\w+: [^\n]* was told to fail'?\n"
+    r"[^\n]*the handler of [^\n]* failed\nTraceback[^\n]*(?:\n +[^\n]*)*\n\w+: [^\n]* was told to fail'?\n"
 )
 
 HEARTBEAT = {"ping_interval": 0.3, "ping_timeout": 1.5}
@@ -80,6 +80,22 @@ KINDS = {
 }
 
 
+def gunicorn_tls(port, directory):
+    cert, key = certificate(directory)
+    return [*gunicorn_threads(port, directory), "--certfile", str(cert), "--keyfile", str(key)]
+
+
+def flask_run(port, directory):
+    return [sys.executable, "-m", "flask", "--app", str(HERE / "contract_app.py"), "run", "--port", str(port)]
+
+
+# For tests of what differs there; the others run on KINDS only.
+MORE_KINDS = {
+    "gunicorn-tls": Kind(gunicorn_tls, {"async_mode": "threading"}, tls=True),
+    "flask-run": Kind(flask_run, {"async_mode": "threading"}, stop_signal=signal.SIGINT),
+}
+
+
 @functools.cache
 def gunicorn_help():
     """Return the help text of the installed gunicorn: which options it knows."""
@@ -107,7 +123,7 @@ class Server:
     """One running server.
 
     Args:
-        kind: A key of ``KINDS``.
+        kind: A key of ``KINDS`` or ``MORE_KINDS``.
         directory: Where the log and the certificate go.
         port: A free one is taken when 0.
         alarm: Pattern that must not be found in the log at the end.
@@ -116,7 +132,7 @@ class Server:
 
     def __init__(self, kind, directory, *, port=0, alarm=ALARM, **options):
         self.kind = kind
-        self.row = KINDS[kind]
+        self.row = {**KINDS, **MORE_KINDS}[kind]
         self.port = port or free_port()
         self.alarm = alarm
         self.ca = certificate(directory)[0] if self.row.tls else None

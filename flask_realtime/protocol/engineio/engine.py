@@ -145,9 +145,13 @@ class Engine:
         self.farewells[sid] = polling
         self.runtime.call_later(self.options.close_timeout, lambda: self.farewells.pop(sid, None))
 
-    def close_all(self, code: int = 1001, text: str = "server shutting down") -> None:
-        """End every session."""
+    def close_all(
+        self, code: int = 1001, text: str = "server shutting down", busy: Callable[[Session], bool] | None = None
+    ) -> None:
+        """End every session, but those that ``busy`` is true of."""
         for session in list(self.sessions.values()):
+            if busy is not None and busy(session):
+                continue
             try:
                 session.close(SERVER_DISCONNECT, code, text)
             except Exception:  # the others have to be told all the same

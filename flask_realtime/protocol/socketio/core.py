@@ -104,6 +104,7 @@ class Core:
         self.rooms: dict[str, Rooms] = {}
         self._lock = runtime.lock()
         self._complain = Complaints(logger, runtime.now, runtime.lock())
+        self._stopping = False
         self.debug = self.logger.isEnabledFor(logging.DEBUG)
 
     # Called by the Engine.IO floor.
@@ -127,7 +128,8 @@ class Core:
                 return
             kind, namespace, _, data = packet
             if kind == CONNECT:
-                self._connect(session, link, namespace, data)
+                if not self._stopping:
+                    self._connect(session, link, namespace, data)
                 return
             client = link.clients.get(namespace)
             if client is None or not (client.state is CONNECTED or (client.state is CONNECTING and client.told)):
@@ -148,6 +150,10 @@ class Core:
                 self._dispatch(client, packet)
         except RemoteProtocolError as error:
             session.fault(error, SOCKETIO)
+
+    def stop(self, stopping: bool) -> None:
+        """Start no more events and let nobody in, since all will be told to go; or do so again."""
+        self._stopping = stopping
 
     def closed(self, session: Session, reason: str) -> None:
         """A connection has ended."""
@@ -336,7 +342,7 @@ class Core:
         if self.debug:
             self.logger.debug("< %s %s %s", client.sid, client.namespace, ascii(event))
         handler = self.handlers.found.get((client.namespace, event)) or self.handlers.find(event, client.namespace)
-        if handler is not None:
+        if handler is not None and not self._stopping:
             args = (self.invoke, client, handler, event, data[1:])
             token = (client, number, event)
             client.session.runtime.run(client.session, self._call, args, self._handled, token, False, handler.habit)

@@ -1,0 +1,153 @@
+"""Line 20: a stop tells everybody at once, lets handlers end and answer, and takes no longer than they do."""
+
+import contextlib
+import os
+import signal
+import time
+
+import pytest
+from e2e.raw import fetch, target
+from e2e.servers import CRASH, MORE_KINDS, Server, wait_until
+
+from .peers import LIMIT, Followed, FollowedPoll, joined, joined_polling
+
+WORK = 1.0  # seconds
+SLACK = 5  # seconds that the machine may add
+ACK = '431["worked"]'
+WAYS = {"SIGTERM": signal.SIGTERM, "Ctrl-C": signal.SIGINT, "stop()": None}
+
+
+@pytest.fixture
+def server_of(tmp_path, monkeypatch):
+    """Return a function that starts a server: ``server_of(kind, gunicorn arguments, **options)``."""
+    monkeypatch.setenv("E2E_THREADS", "16")  # with TLS each client has one
+    with contextlib.ExitStack() as stack:
+
+        def make(kind, arguments="", **options):
+            monkeypatch.setenv("GUNICORN_CMD_ARGS", arguments)
+            server = Server(kind, tmp_path, alarm=CRASH, **options)
+            stack.callback(server.stop)
+            return server
+
+        yield make
+
+
+class Crowd:
+    """Some clients for whom nothing runs, and two for whom a handler does."""
+
+    def __init__(self, server, work=WORK):
+        self.names = []
+        # gunicorn and Flask's command take no more connections once they stop.
+        self.may_return = server.kind.startswith("werkzeug")
+        self.idle = [Followed(joined(server, who=self._name("idle"), tell=1)) for _ in range(3)]
+        self.polls = [FollowedPoll(joined_polling(server, who=self._name("poll"), tell=1)) for _ in range(2)]
+        self.between = joined_polling(server, who=self._name("between"), tell=1)
+        working = joined(server, who=self._name("working"), tell=1)
+        working.send(f'421["work",{work}]')
+        assert working.receive() == '42["working"]'
+        self.working = Followed(working)
+        session = joined_polling(server, who=self._name("working-poll"), tell=1)
+        session.send(f'421["work",{work}]')
+        assert session.packets() == ['42["working"]']
+        self.working_poll = FollowedPoll(session)
+        wait_until(lambda: len(server.get_json("/sids")) == len(self.names))
+
+    def _name(self, name):
+        self.names.append(f"{name}{len(self.names)}")
+        return self.names[-1]
+
+    def are_told(self, since, code):
+        """Judge what each client got; return how long it took to tell those for whom nothing ran."""
+        for client in self.idle:
+            assert client.end().code == code
+        for client in self.polls:
+            assert client.end().texts == ["1"]
+        assert self.working.end().code == code
+        done = self.working.time_of(ACK)
+        assert done <= self.working.told
+        assert self.working_poll.end().texts == ([ACK, "1"] if self.may_return else [ACK])
+        latest = max(client.told for client in [*self.idle, *self.polls])
+        assert latest < done, "those for whom nothing runs have to be told before the others"
+        return latest - since
+
+    def have_left(self, server):
+        """Judge the disconnect handlers: one for each."""
+        log = server.log.read_text()
+        left = [log.count(f"left: {name} server disconnect\n") for name in self.names]
+        assert left == [1] * len(self.names), dict(zip(self.names, left, strict=True))
+
+
+def stops(server, way, row):
+    """Stop a server that a crowd is connected to."""
+    crowd = Crowd(server)
+    began = time.monotonic()
+    if WAYS[way] is None:
+        assert server.get("/stop") == b"stopping"
+    else:
+        server.process.send_signal(WAYS[way])
+    if crowd.may_return:
+        for client in crowd.idle:
+            client.end()
+        assert crowd.between.packets() == ["1"]
+        answer = fetch(server, "GET", target(EIO="4", transport="polling"))
+        assert answer.status == 503 and answer.headers["Retry-After"]
+    told = crowd.are_told(began, 1001)
+    assert server.process.wait(LIMIT) == 0
+    took = time.monotonic() - began
+    assert took < WORK + 1 + SLACK
+    crowd.have_left(server)
+    row(20, f"{way}: told in, ended in", f"{told:.2f} s, {took - WORK:.2f} s after its {WORK} s handlers began")
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_stop_tells_all_and_lets_handlers_end(server_of, kind, way, row, full):
+    if kind == "werkzeug-tls" and way != "SIGTERM" and not full:
+        pytest.skip("as without TLS; CHAOS=full")
+    stops(server_of(kind), way, row)
+
+
+@pytest.mark.parametrize(("other", "way"), [("gunicorn-tls", "SIGTERM"), ("flask-run", "Ctrl-C")])
+def test_other_servers_stop_so_too(server_of, rows, other, way):
+    assert other in MORE_KINDS
+    stops(server_of(other), way, lambda *figures: rows(figures[0], figures[1], other, figures[2]))
+
+
+@pytest.mark.parametrize("other", ["gunicorn-threads", "gunicorn-tls"])
+@pytest.mark.parametrize("way", ["HUP", "max_requests"])
+def test_a_worker_that_is_replaced_says_so(server_of, rows, other, way, full):
+    if other == "gunicorn-tls" and way == "max_requests" and not full:
+        pytest.skip("as HUP; CHAOS=full")
+    server = server_of(other, "--max-requests 80" if way == "max_requests" else "")
+    before = server.get_json("/process")
+    crowd = Crowd(server, work=3)
+    began = time.monotonic()
+    if way == "HUP":
+        server.process.send_signal(signal.SIGHUP)
+    else:
+        for _ in range(80):
+            if crowd.idle[0].told:
+                break
+            with contextlib.suppress(OSError):  # the worker's last connections are cut by it
+                fetch(server, "GET", "/")
+    told = crowd.are_told(began, 1012)
+    wait_until(lambda: not os.path.exists(f"/proc/{before}"), limit=LIMIT, what="the old worker's end")
+    crowd.have_left(server)
+    after = joined(server)
+    assert server.get_json("/process") != before
+    after.close()
+    rows(20, f"{way}: told in", other, f"{told:.2f} s with 1012")
+
+
+def test_a_second_signal_does_not_wait_for_handlers(server_of, kind):
+    if kind == "gunicorn-threads":
+        pytest.skip("gunicorn ends its worker itself then")
+    server = server_of(kind, shutdown_timeout=LIMIT)
+    working = joined(server)
+    working.send(f'421["work",{LIMIT}]')
+    assert working.receive() == '42["working"]'
+    idle, working = Followed(joined(server)), Followed(working)
+    server.process.send_signal(signal.SIGINT)
+    assert idle.end().code == 1001
+    os.kill(server.process.pid, signal.SIGINT)
+    assert working.end().code == 1001
+    assert server.process.wait(LIMIT / 2) == 0
