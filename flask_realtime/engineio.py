@@ -433,7 +433,7 @@ class Server:
         self._deadline = time.monotonic() + self.shutdown_timeout
         self.gateway.stopping = True
         self.on_stop(True)
-        restarts = self._worker is not None and self._worker.restarts
+        restarts = self._worker is not None and not self._worker.alive and self._worker.restarts
         last_words = (1012, "server restarts") if restarts else (1001, "server shutting down")
         if self.runtime.hub.running:
             # In the thread that reads, so that no event is between its arrival and its handler.

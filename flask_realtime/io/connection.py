@@ -276,7 +276,7 @@ class Connection:
                 return
             if self._draining:
                 return  # it is told already; what it still sends is dropped
-            if not self._receive(data) or not self._tls:
+            if not self._receive(data) or not self._tls or self._paused:
                 return
 
     def _receive(self, data: bytes) -> bool:
@@ -370,11 +370,13 @@ class Connection:
 
     def pause(self, paused: bool) -> None:
         """Stop reading, or go on. Any thread."""
-        self._hub.call_soon(self._pause, paused)
-
-    def _pause(self, paused: bool) -> None:
         self._paused = paused
+        self._hub.call_soon(self._pause)
+
+    def _pause(self) -> None:
         self._rewatch()
+        if self._tls and self._opened and not self._paused:
+            self.readable()  # as in `_open`
 
     def _rewatch(self) -> None:
         if self._sock is None or not self._opened:  # not before the early bytes, and there is somebody to take them
