@@ -26,7 +26,7 @@ ALARM = re.compile(r"Traceback|Exception|Error|\bERROR\b|CRITICAL")
 CRASH = re.compile(r"Traceback|CRITICAL")
 # What contract_app is asked to raise has to be logged.
 ORDERED = re.compile(
-    r"[^\n]*the handler of [^\n]* failed\nTraceback[^\n]*(?:\n +[^\n]*)*\n\w+: [^\n]* was told to fail'?\n"
+    r"[^\n]*the handler of [^\n]* failed\nTraceback[^\n]*(?:\n [^\n]*)*\n\w+: [^\n]* was told to fail'?\n"
 )
 
 HEARTBEAT = {"ping_interval": 0.3, "ping_timeout": 1.5}
