@@ -13,11 +13,30 @@ ROWS = []
 FULL = os.environ.get("CHAOS") == "full"
 
 
-def pytest_collection_modifyitems(items):
+def pytest_configure(config):
+    config.addinivalue_line("markers", "only(table): runs only for these values of its parameters")
+    config.addinivalue_line("markers", "long(table): values that only the full list runs; all of them without a table")
+
+
+def pytest_collection_modifyitems(config, items):
+    left_out = []
     for item in items:
         if "/chaos/" in item.nodeid.replace(os.sep, "/"):
             item.add_marker(pytest.mark.e2e)
             item.add_marker(pytest.mark.chaos)
+            if any(not _matches(item, mark) for mark in item.iter_markers("only")) or (
+                not FULL and any(_matches(item, mark) for mark in item.iter_markers("long"))
+            ):
+                left_out.append(item)
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
+
+
+def _matches(item, mark):
+    """Whether each parameter that the mark names has one of the values that it lists."""
+    params = getattr(getattr(item, "callspec", None), "params", {})
+    return all(params.get(name) in values for name, values in mark.kwargs.items())
 
 
 def pytest_terminal_summary(terminalreporter):

@@ -7,7 +7,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from e2e.servers import wait_until
+from e2e.servers import KINDS, wait_until
 
 from .peers import LIMIT, joined, joined_polling
 from .watching import Most, descriptors, memory, threads
@@ -113,9 +113,9 @@ SOAK, SOAK_SECONDS = 100_000, 600
 
 
 @pytest.mark.timeout(SOAK_SECONDS + 300)
-def test_soak(server, kind, row, full):
-    if not full or server.row.tls:
-        pytest.skip("takes ten minutes; CHAOS=full, without TLS")
+@pytest.mark.only(kind=[name for name in KINDS if not KINDS[name].tls])
+@pytest.mark.long
+def test_soak(server, kind, row):
     pid = server.get_json("/process")
     until = time.monotonic() + SOAK_SECONDS / 2  # for each of two kinds
     first = churn(server, SOAK // 10, until)

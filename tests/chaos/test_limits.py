@@ -7,7 +7,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from e2e.servers import wait_until
+from e2e.servers import KINDS, wait_until
 
 from .corpus import PLACEHOLDER
 from .test_bad_input import Healthy, damage
@@ -186,10 +186,9 @@ def test_no_post_holds_a_thread(server, row, full):
     row(5, "no POST holds a thread", f"{len(answers)} answered, 0 held; {healthy.figure}")
 
 
+@pytest.mark.only(kind=[name for name in KINDS if not KINDS[name].tls])
 def test_nor_do_waiting_polls_and_idle_websockets(server, row):
-    """Where the socket can leave its server, a client that waits has no thread."""
-    if server.tls:
-        pytest.skip("TLS that ends in the Python server is bound to a thread")
+    """Where the socket can leave its server, a client that waits has no thread. TLS is bound to one."""
     count = THREADS * 10
     queries = [open_session(server) for _ in range(count)]
     before = threads(server)

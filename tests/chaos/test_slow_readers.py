@@ -61,9 +61,8 @@ def test_slow_readers_are_cut_off_and_the_others_get_all(start, row, full):
 
 
 @pytest.mark.timeout(180)
-def test_a_client_that_takes_nothing_for_ten_seconds_is_cut_off(start, row, full):
-    if not full:
-        pytest.skip("takes ten seconds; CHAOS=full")
+@pytest.mark.long
+def test_a_client_that_takes_nothing_for_ten_seconds_is_cut_off(start, row):
     server = start(ping_interval=300)
     name = uuid.uuid4().hex
     slow, good = joined(server, receive_buffer=4096, who=name), joined(server)

@@ -100,9 +100,8 @@ def stops(server, way, row):
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_stop_tells_all_and_lets_handlers_end(server_of, kind, way, row, full):
-    if kind == "werkzeug-tls" and way != "SIGTERM" and not full:
-        pytest.skip("as without TLS; CHAOS=full")
+@pytest.mark.long(kind=["werkzeug-tls"], way=[way for way in WAYS if way != "SIGTERM"])
+def test_a_stop_tells_all_and_lets_handlers_end(server_of, kind, way, row):
     stops(server_of(kind), way, row)
 
 
@@ -114,9 +113,8 @@ def test_other_servers_stop_so_too(server_of, rows, other, way):
 
 @pytest.mark.parametrize("other", ["gunicorn-threads", "gunicorn-tls"])
 @pytest.mark.parametrize("way", ["HUP", "max_requests"])
-def test_a_worker_that_is_replaced_says_so(server_of, rows, other, way, full):
-    if other == "gunicorn-tls" and way == "max_requests" and not full:
-        pytest.skip("as HUP; CHAOS=full")
+@pytest.mark.long(other=["gunicorn-tls"], way=["max_requests"])
+def test_a_worker_that_is_replaced_says_so(server_of, rows, other, way):
     server = server_of(other, "--max-requests 80" if way == "max_requests" else "")
     before = server.get_json("/process")
     crowd = Crowd(server, work=3)
@@ -138,9 +136,8 @@ def test_a_worker_that_is_replaced_says_so(server_of, rows, other, way, full):
     rows(20, f"{way}: told in", other, f"{told:.2f} s with 1012")
 
 
+@pytest.mark.only(kind=["werkzeug", "werkzeug-tls"])  # gunicorn ends its worker itself then
 def test_a_second_signal_does_not_wait_for_handlers(server_of, kind):
-    if kind == "gunicorn-threads":
-        pytest.skip("gunicorn ends its worker itself then")
     server = server_of(kind, shutdown_timeout=LIMIT)
     working = joined(server)
     working.send(f'421["work",{LIMIT}]')
