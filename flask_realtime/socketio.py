@@ -128,6 +128,7 @@ class Server:
             attachments=max_attachments,
             attachment_bytes=self.eio.options.max_http_buffer_size,
             depth=max_json_depth,
+            memory=2 * self.eio.options.max_http_buffer_size + 4_000_000,
         )
         settings = Settings(accepted, always_connect, connect_timeout, max_namespaces, max_pending_acks, limits=limits)
         self.core = Core(

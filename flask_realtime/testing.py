@@ -29,7 +29,7 @@ from .typing import Done, Frame, Habit, Owner, Runtime
 if TYPE_CHECKING:
     from .extension import SocketIO
 
-_LIMITS = Limits(attachments=1 << 20, attachment_bytes=1 << 40, depth=500, id_digits=20)
+_LIMITS = Limits(attachments=1 << 20, attachment_bytes=1 << 40, depth=500, id_digits=20, memory=1 << 40)
 
 
 class SocketIOTestClient:
@@ -317,6 +317,7 @@ class _Inline:
         token: Any,
         urgent: bool = False,
         habit: Habit | None = None,
+        size: int = 0,
     ) -> None:
         try:
             result = handler(*args)

@@ -99,6 +99,7 @@ class Runtime(Protocol):
         token: Any,
         urgent: bool = False,
         habit: Habit | None = None,
+        size: int = 0,
     ) -> None:
         """Run user code, then call ``done(token, result, error)``.
 
@@ -111,6 +112,7 @@ class Runtime(Protocol):
             token: Handed to ``done``.
             urgent: Start even when the owner has as many calls running as it may have.
             habit: Kept by the caller for each piece of user code.
+            size: Bytes that the call keeps from being given back, about.
         """
 
     def call_later(self, seconds: float, function: Callable[[], object]) -> Timer:

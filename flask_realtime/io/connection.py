@@ -47,7 +47,7 @@ class Connection:
         max_backlog: Bytes that may wait.
         deflate_from: Size of the smallest message that is sent compressed; None for never.
         ended: Called in the hub's thread when the socket is closed.
-        slow: Called when the client is cut off because it reads too slowly.
+        slow: Called with the reason when the client is cut off because it reads too slowly.
     """
 
     __slots__ = (
@@ -59,6 +59,7 @@ class Connection:
         "_descriptor",
         "_draining",
         "_ended",
+        "_head",
         "_hub",
         "_left",
         "_lock",
@@ -85,12 +86,13 @@ class Connection:
         max_backlog: int,
         deflate_from: int | None = None,
         ended: Callable[[], object] | None = None,
-        slow: Callable[[], object] | None = None,
+        slow: Callable[[str], object] | None = None,
     ) -> None:
         self._hub, self._sock, self._reader = hub, sock, reader
         self._max_backlog, self._deflate_from, self._ended, self._slow = max_backlog, deflate_from, ended, slow
         self._lock = threading.Lock()
         self._backlog = bytearray()
+        self._head = 0  # bytes of the backlog that are the rest of one message, which may be larger than the limit
         self._watching_write = False
         self._corked = False  # what is written waits for the answers to the rest of what came with it
         self._left: deque[str | bytes] = deque()  # came, and isn't handed on yet
@@ -165,17 +167,16 @@ class Connection:
                     except OSError:
                         return  # the hub will see the end too, and report it
                 if sent < len(data):
-                    # One message may be larger than the limit; the limit is for a client that is behind already.
                     self._backlog += data[sent:]
+                    self._head = len(self._backlog)
                     self._late()
                 return
-            if len(self._backlog) + len(data) <= self._max_backlog:
+            if len(self._backlog) - self._head + len(data) <= self._max_backlog:
                 self._backlog += data
                 return
             waiting = len(self._backlog) + len(data)
             self._closing = True
-        logger.warning("a slow client is closed: %d bytes wait, the limit is %d", waiting, self._max_backlog)
-        self._hub.call_soon(self._cut_off)
+        self._hub.call_soon(self._cut_off, f"{waiting} bytes wait, the limit is {self._max_backlog}")
 
     @property
     def waiting(self) -> int:
@@ -185,11 +186,17 @@ class Connection:
     def _flush(self) -> None:
         """Send what is kept. With the lock held."""
         try:
-            del self._backlog[: self._offer(bytes(self._backlog))]
+            taken = self._offer(bytes(self._backlog))
         except OSError:
             return  # the hub will see the end too, and report it
+        self._took(taken)
         if self._backlog:
             self._late()
+
+    def _took(self, taken: int) -> None:
+        del self._backlog[:taken]
+        self._head = max(0, self._head - taken)
+        self._taken = self._taken or taken > 0
 
     def _uncork(self) -> None:
         with self._lock:
@@ -335,11 +342,9 @@ class Connection:
                 slow = len(self._backlog) > 2 * self._max_backlog  # it asks for pongs and doesn't read them
                 self._closing = self._closing or reader.closing or slow
             if slow:
-                self._cut_off()
+                self._cut_off("it doesn't read what it asks for")
                 return False
         if reader.closing:
-            if reader.fault:
-                logger.warning("a client broke the WebSocket protocol: %s", ascii(reader.fault)[1:-1][:200])
             self._report("transport close" if reader.clean else "transport error")
             self._finish()
             return False
@@ -352,9 +357,7 @@ class Connection:
                 return
             lost = False
             try:
-                taken = self._offer(self._backlog[:_PIECE])
-                del self._backlog[:taken]
-                self._taken = self._taken or taken > 0
+                self._took(self._offer(self._backlog[:_PIECE]))
             except OSError:
                 self._backlog.clear()
                 lost = True
@@ -399,20 +402,19 @@ class Connection:
             cut_off = stalled and not self._closing
             self._closing = self._closing or stalled
         if cut_off:
-            logger.warning("a slow client is closed: it took none of %d bytes in %g s", waiting, STALL)
-            self._cut_off()
+            self._cut_off(f"it took none of {waiting} bytes in {STALL:g} s")
         elif not stalled:
             self._rewatch()
 
     # The end. The hub's thread.
 
-    def _cut_off(self) -> None:
+    def _cut_off(self, why: str) -> None:
         """End a client that doesn't read: it may still do so for a while, and then find a close frame that says why."""
         with self._lock:
             if self._sock is not None:
                 self._raw(websocket.close(websocket.POLICY, "slow consumer"))
         if self._slow is not None:
-            self._slow()
+            self._slow(why)
         self._report("transport error")
         self._linger()
 

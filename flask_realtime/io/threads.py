@@ -33,8 +33,9 @@ _TRUSTED = 4096  # short calls in a row after which an earlier long one counts h
 IDLE = 10.0  # seconds without work after which a thread of the pool ends
 
 FULL, LOW = 64, 16  # calls of one owner that may wait before it is paused; when it goes on
+FULL_BYTES = 1 << 20  # that its calls may keep while one waits; four times that, and no more of them are started
 
-Job = tuple[Callable[..., Any], Sequence[Any], Done, Any, bool, "Habit | None"]
+Job = tuple[Callable[..., Any], Sequence[Any], Done, Any, bool, "Habit | None", int]
 
 
 class Inbox:
@@ -51,9 +52,10 @@ class Inbox:
         seen: What ``started`` was when it last did.
         urgent: Calls that wait and may not be held up by the limit.
         paused: Whether the owner was told to read no further.
+        size: Bytes that the calls keep which wait or run.
     """
 
-    __slots__ = ("active", "jobs", "lock", "paused", "running", "seen", "started", "turn", "urgent", "watched")
+    __slots__ = ("active", "jobs", "lock", "paused", "running", "seen", "size", "started", "turn", "urgent", "watched")
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -66,6 +68,17 @@ class Inbox:
         self.watched = False
         self.urgent = 0
         self.paused = False
+        self.size = 0
+
+    @property
+    def full(self) -> bool:
+        """Whether its owner has to be paused."""
+        return len(self.jobs) > FULL or (self.size > FULL_BYTES and len(self.jobs) > 0)
+
+    @property
+    def roomy(self) -> bool:
+        """Whether its owner may go on."""
+        return not self.jobs or (len(self.jobs) <= LOW and self.size <= FULL_BYTES // 4)
 
 
 class Pool:
@@ -259,6 +272,7 @@ class Threads:
         token: Any,
         urgent: bool = False,
         habit: Habit | None = None,
+        size: int = 0,
     ) -> None:
         inbox: Inbox | None = owner.inbox
         if inbox is None:
@@ -266,7 +280,8 @@ class Threads:
                 inbox = owner.inbox = owner.inbox or Inbox()
         turn, watch = 0, False
         with inbox.lock:
-            inbox.jobs.append((handler, args, done, token, urgent, habit))
+            inbox.jobs.append((handler, args, done, token, urgent, habit, size))
+            inbox.size += size
             inbox.urgent += urgent
             if not inbox.active:
                 inbox.active = True
@@ -274,7 +289,7 @@ class Threads:
             else:
                 if not self._ordered and not inbox.watched:
                     inbox.watched = watch = True
-                if len(inbox.jobs) > FULL and not inbox.paused:
+                if inbox.full and not inbox.paused:
                     inbox.paused = True
                     owner.pause(True)  # under the lock, or it could come after the worker's pause(False)
         if turn:
@@ -296,7 +311,8 @@ class Threads:
     def _next_worker(self, owner: Owner, inbox: Inbox) -> None:
         """The worker that has the turn is held up by a slow call: let another one go on."""
         with inbox.lock:
-            if not inbox.jobs or not inbox.active or (inbox.running >= self._per_owner and not inbox.urgent):
+            many = inbox.running >= self._per_owner or inbox.size > 4 * FULL_BYTES
+            if not inbox.jobs or not inbox.active or (many and not inbox.urgent):
                 return
             inbox.turn = turn = inbox.turn + 1
         self.pool.submit(self._drain, owner, inbox, turn)
@@ -317,11 +333,11 @@ class Threads:
                 if not inbox.jobs:
                     inbox.active = False
                     return
-                handler, args, done, token, urgent, habit = inbox.jobs.popleft()
+                handler, args, done, token, urgent, habit, size = inbox.jobs.popleft()
                 inbox.urgent -= urgent
                 inbox.running += 1
                 inbox.started += 1
-                if inbox.paused and len(inbox.jobs) <= LOW:
+                if inbox.paused and inbox.roomy:
                     inbox.paused = False
                     owner.pause(False)
             begun = perf_counter()
@@ -338,11 +354,15 @@ class Threads:
                 done(token, result, error)
             except Exception:  # an error of ours; the worker goes on with the next call
                 logger.exception("the end of a handler could not be handled")
-            result = error = None  # nothing of it is kept while this thread waits
+            result, error, args = None, None, ()  # nothing of it is kept while this thread waits
             if leading:
                 self.hub.end_call()
             with inbox.lock:
                 inbox.running -= 1
+                inbox.size -= size
+                if inbox.paused and inbox.roomy:
+                    inbox.paused = False
+                    owner.pause(False)
                 if not leading:
                     continue
                 if inbox.turn != turn:

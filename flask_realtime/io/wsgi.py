@@ -40,6 +40,9 @@ STAY = "flask_realtime.stay"
 STALL = 10.0
 """Seconds that a client may take nothing of an answer before it is given up."""
 
+BODY = 30.0
+"""Seconds that a client has for the body of a request."""
+
 logger = logging.getLogger("flask_realtime.io")
 
 _SOCKETS = ("werkzeug.socket", "gunicorn.socket")
@@ -58,6 +61,8 @@ class Gateway:
     def __init__(self, engine: Engine, runtime: Threads) -> None:
         self._engine, self._runtime = engine, runtime
         self.stopping = False
+        self._bodies: dict[int, tuple[float, socket.socket]] = {}  # that are being read
+        self._looking = False
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Serve a request for the Engine.IO path."""
@@ -78,7 +83,10 @@ class Gateway:
         )
         outcome: Outcome = answer(self._engine, request)
         if isinstance(outcome, Read):
-            outcome = _read(outcome, environ, self._engine.counters)  # which may have to wait as well
+            outcome = self._read(outcome, environ, sock)  # which may have to wait as well
+        elif isinstance(outcome, Respond) and _has_body(environ):
+            # Nobody reads it, so on a connection that is kept the server's thread would wait for all of it.
+            outcome = outcome._replace(headers=[*outcome.headers, _CLOSE])
         if isinstance(outcome, Wait):
             return self._wait(outcome, environ, sock, start_response)
         if isinstance(outcome, Upgrade):
@@ -89,6 +97,38 @@ class Gateway:
         """Whether a request is of a client that is still to be told, or to get what its handlers return."""
         sids = parse_qs(environ.get("QUERY_STRING", "")).get("sid", [""])
         return sids[0] in self._engine.sessions or sids[0] in self._engine.farewells
+
+    # Posts.
+
+    def _read(self, read: Read, environ: Environ, sock: socket.socket | None) -> Respond | Wait:
+        """Read a body; one that doesn't come in time is broken off."""
+        if sock is None:
+            return _read(read, environ, self._engine.counters)
+        key = id(environ)
+        self._bodies[key] = time.monotonic() + BODY, sock
+        if not self._looking:
+            self._look_later()
+        try:
+            return _read(read, environ, self._engine.counters)
+        finally:
+            self._bodies.pop(key, None)
+
+    def _look_later(self) -> None:
+        self._looking = True
+        self._runtime.call_later(BODY / 2, self._look)
+
+    def _look(self) -> None:
+        """End the reading of bodies that take too long. In the hub's thread."""
+        self._looking = False
+        now = time.monotonic()
+        for due, sock in list(self._bodies.values()):
+            if due <= now:
+                try:
+                    socket.socket.shutdown(sock, socket.SHUT_RD)  # below TLS, which would take it for the end of all
+                except OSError:
+                    pass  # it has ended meanwhile
+        if self._bodies:
+            self._look_later()
 
     # Polls.
 
@@ -146,9 +186,8 @@ class Gateway:
                 logger.warning("a WebSocket has to keep its thread: %s", error)
         if moved is None:
             return self._serve_here(upgrade, environ, sock, reader, deflate_from, head, start_response)
-        slow = self._engine.counters.slow_clients.one
         connection = Connection(
-            self._runtime.hub, moved.sock, reader, options.max_backlog, deflate_from, slow=slow
+            self._runtime.hub, moved.sock, reader, options.max_backlog, deflate_from, slow=self._slow
         )
         self._switch(connection, reader, upgrade, head, moved.early)
         return moved.finish("101 Switching Protocols", start_response)
@@ -174,7 +213,7 @@ class Gateway:
             self._engine.options.max_backlog,
             deflate_from,
             ended.set,
-            self._engine.counters.slow_clients.one,
+            self._slow,
         )
         self._switch(connection, reader, upgrade, head, b"")
         ended.wait()
@@ -192,9 +231,16 @@ class Gateway:
             def closed(reason: str) -> None:
                 if reader.fault:
                     self._engine.counters.bad_input.one(WEBSOCKET)
+                    fault = ascii(reader.fault)[1:-1][:200]
+                    self._engine.complain(logging.WARNING, "a client broke the WebSocket protocol: %s", fault)
                 on_close(reason)
 
             connection.open(on_message, closed, early)
+
+
+    def _slow(self, why: str) -> None:
+        self._engine.counters.slow_clients.one()
+        self._engine.complain(logging.WARNING, "a slow client is closed: %s", why)
 
 
 _NO_STORE = ("Cache-Control", "no-store")
@@ -460,6 +506,10 @@ def header_of(environ: Environ) -> Callable[[str], str | None]:
         return environ.get("HTTP_" + key)
 
     return header
+
+
+def _has_body(environ: Environ) -> bool:
+    return bool(environ.get("HTTP_TRANSFER_ENCODING")) or (environ.get("CONTENT_LENGTH") or "0").strip("0") != ""
 
 
 def _read(read: Read, environ: Environ, counters: Counters) -> Respond | Wait:

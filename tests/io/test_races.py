@@ -12,6 +12,7 @@ from doubles import KeptTransport, client_frame
 from websockets.protocol import CLIENT, OPEN, Protocol
 
 from flask_realtime.errors import RemoteProtocolError
+from flask_realtime.io import connection as connections
 from flask_realtime.io.connection import Connection
 from flask_realtime.io.hub import Hub
 from flask_realtime.io.threads import FULL, Threads
@@ -294,9 +295,9 @@ def test_messages_of_many_writers_arrive_whole_and_in_each_ones_order(hub):
     assert set(following.values()) == {count}
 
 
-def test_a_client_that_does_not_read_is_closed_at_the_limit(hub, caplog):
-    ended = threading.Event()
-    with connected(hub, max_backlog=100_000) as (connection, theirs, _, reasons):
+def test_a_client_that_does_not_read_is_closed_at_the_limit(hub):
+    ended, why = threading.Event(), []
+    with connected(hub, max_backlog=100_000, slow=why.append) as (connection, theirs, _, reasons):
         connection.open(lambda message: None, lambda reason: (reasons.append(reason), ended.set()), b"")
         together(*[lambda: [connection.write([Frame(b"x" * 100)]) for _ in range(1000)]] * 2)
         assert ended.wait(LIMIT)
@@ -304,9 +305,45 @@ def test_a_client_that_does_not_read_is_closed_at_the_limit(hub, caplog):
         connection.write([Frame("4late")])
         connection.close()
         client = SlowClient(theirs)
-        client.read_until(lambda: False)
-        assert 0 < len(client.messages) < 2000, "it gets what was in the socket, then the end"
-    assert "slow client" in caplog.text
+        client.read_until(lambda: client.frames and client.frames[-1].opcode == 8)
+        assert 0 < len(client.messages) < 2000, "it gets what waited, and then why"
+        assert bytes(client.frames[-1].data) == (1008).to_bytes(2, "big") + b"slow consumer"
+    assert len(why) == 1 and "the limit is 100000" in why[0]
+
+
+def test_a_client_that_takes_nothing_is_closed_in_time(hub, monkeypatch):
+    monkeypatch.setattr(connections, "STALL", 0.05)
+    ended, why = threading.Event(), []
+    with connected(hub, slow=why.append) as (connection, theirs, _, reasons):
+        connection.open(lambda message: None, lambda reason: (reasons.append(reason), ended.set()), b"")
+        connection.write([Frame(b"x" * 1_000_000)])
+        assert connection.waiting > 900_000
+        assert ended.wait(LIMIT)
+        assert reasons == ["transport error"] and "took none of" in why[0]
+        theirs.settimeout(LIMIT)
+        while theirs.recv(1 << 20):
+            pass
+
+
+def test_a_client_that_takes_a_little_all_the_time_is_not_closed(hub, monkeypatch):
+    monkeypatch.setattr(connections, "STALL", 0.2)
+    with connected(hub) as (connection, theirs, _, reasons):
+        connection.write([Frame(b"x" * 300_000)])
+        client = SlowClient(theirs)
+        client.read_until(lambda: client.frames)
+        assert reasons == [] and len(client.messages[0]) == 300_000
+
+
+def test_what_follows_a_message_above_the_limit_has_the_limit_to_itself(hub):
+    with connected(hub, max_backlog=1000) as (connection, theirs, _, reasons):
+        connection.write([Frame(b"x" * 1_000_000)])
+        for _ in range(10):
+            connection.write([Frame(b"y" * 90)])  # 92 bytes each
+        settle(hub)
+        assert reasons == []
+        client = SlowClient(theirs, 65536)
+        client.read_until(lambda: len(client.frames) == 11)
+        assert reasons == []
 
 
 def test_one_large_message_is_no_sign_of_a_slow_client(hub):

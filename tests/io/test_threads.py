@@ -1,10 +1,11 @@
+import queue
 import threading
 import time
 
 import pytest
 
 from flask_realtime.io.hub import Hub
-from flask_realtime.io.threads import Pool, Threads
+from flask_realtime.io.threads import FULL_BYTES, Pool, Threads
 
 LIMIT = 30
 
@@ -150,3 +151,50 @@ def test_a_thread_that_cannot_start_loses_no_call(monkeypatch):
         assert ran.wait(LIMIT)
     finally:
         runtime.stop(0)
+
+
+class Paused(Owner):
+    """An owner that notes when it is paused."""
+
+    def __init__(self):
+        self.told = queue.Queue()
+
+    def pause(self, paused):
+        self.told.put(paused)
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+def test_an_owner_whose_calls_keep_much_is_paused_until_they_have_ended(ordered):
+    runtime, owner, go = Threads(ordered), Paused(), threading.Event()
+    ended = threading.Semaphore(0)
+    for _ in range(8):
+        runtime.run(owner, go.wait, (LIMIT,), lambda *answer: ended.release(), None, False, None, FULL_BYTES)
+    assert owner.told.get(timeout=LIMIT) is True
+    go.set()
+    for _ in range(8):
+        assert ended.acquire(timeout=LIMIT)
+    last = True
+    while last:
+        last = owner.told.get(timeout=LIMIT)
+    assert owner.inbox.size == 0 or runtime.stop(LIMIT)
+    runtime.stop(LIMIT)
+    assert owner.inbox.size == 0 and not owner.inbox.paused
+
+
+def test_no_more_calls_are_started_than_may_keep_so_much(runtime):
+    owner, go, running, ended = Paused(), threading.Event(), threading.Semaphore(0), threading.Semaphore(0)
+
+    def handler():
+        running.release()
+        go.wait(LIMIT)
+
+    for _ in range(8):
+        runtime.run(owner, handler, (), lambda *answer: ended.release(), None, False, None, FULL_BYTES)
+    assert running.acquire(timeout=LIMIT)
+    looks = queue.Queue()
+    for _ in range(10):  # of the pool's clock
+        runtime.call_later(0.006, lambda: looks.put(owner.inbox.running))
+        assert looks.get(timeout=LIMIT) == 1
+    go.set()
+    for _ in range(8):
+        assert ended.acquire(timeout=LIMIT)

@@ -155,6 +155,23 @@ def test_bodies_in_chunks(site):
     assert site.wait_for("message")[2] == "hello"
 
 
+def test_a_body_that_does_not_come_in_time_frees_its_thread(site, monkeypatch):
+    monkeypatch.setattr(wsgi, "BODY", 0.2)
+    sid = handshake(site)
+    with Http(site.port) as http:
+        http.send("POST", f"{OPEN}&sid={sid}", b"4", Content_Length="100")
+        status, headers, _ = http.answer()
+    assert status == 400 and headers["connection"] == "close"
+    site.wait_for("disconnect")
+
+
+def test_a_body_that_nobody_reads_ends_its_connection(site):
+    """A server that keeps connections would wait for the rest of it, with a thread."""
+    with Http(site.port) as http:
+        status, headers, _ = http.send("POST", f"{OPEN}&sid=unknown", b"4", Content_Length="100").answer()
+    assert status == 400 and headers["connection"] == "close"
+
+
 def test_a_body_over_the_limit_is_413_and_the_session_lives_on(site):
     sid = handshake(site)
     status, headers, body = post(site, sid, b"", Content_Length=1_000_001)

@@ -101,7 +101,7 @@ class ManualRuntime:
     def call_soon(self, function, *args):
         function(*args)
 
-    def run(self, owner, handler, args, done, token, urgent=False, habit=None):
+    def run(self, owner, handler, args, done, token, urgent=False, habit=None, size=0):
         self.urgent.append(urgent)
         self.jobs.append((handler, args, done, token))
         if not self.hold:

@@ -110,17 +110,19 @@ class Link:
         clients: By namespace.
         user_data: What applications save, by namespace.
         joined: Whether it ever joined a namespace.
+        size: Bytes that came of a packet whose attachments are missing.
         left: Namespaces that we put it out of; what it had sent before it knew is dropped.
         timer: Ends a connection that never does.
     """
 
-    __slots__ = ("clients", "decoder", "joined", "left", "timer", "user_data")
+    __slots__ = ("clients", "decoder", "joined", "left", "size", "timer", "user_data")
 
     def __init__(self, decoder: Decoder) -> None:
         self.decoder = decoder
         self.clients: dict[str, Client] = {}
         self.user_data: dict[str, dict[str, Any]] = {}
         self.joined = False
+        self.size = 0
         self.left: set[str] = set()
         self.timer: Timer | None = None
 

@@ -123,9 +123,12 @@ class Core:
         """A message came in. What the protocol doesn't allow ends the connection."""
         link: Link = session.data
         try:
+            size = link.size + len(message)
             packet = link.decoder.feed(message)
             if packet is None:
+                link.size = size
                 return
+            link.size = 0
             kind, namespace, _, data = packet
             if kind == CONNECT:
                 if not self._stopping:
@@ -143,7 +146,7 @@ class Core:
                     return
                 raise RemoteProtocolError(f"a packet for the namespace {ascii(namespace)[:60]}, which isn't joined")
             if kind == EVENT and not client.deciding:
-                self._event(client, packet.id, packet.data)
+                self._event(client, packet.id, packet.data, size)
             elif kind == DISCONNECT:
                 self._leave(client, CLIENT_DISCONNECT)
             elif not (client.deciding and self._keep(client, packet)):
@@ -336,7 +339,7 @@ class Core:
             assert packet.id is not None
             self._acknowledged(client, packet.id, packet.data)
 
-    def _event(self, client: Client, number: int | None, data: list[Any]) -> None:
+    def _event(self, client: Client, number: int | None, data: list[Any], size: int = 0) -> None:
         self._count_in()
         event = data[0]
         if self.debug:
@@ -345,7 +348,8 @@ class Core:
         if handler is not None and not self._stopping:
             args = (self.invoke, client, handler, event, data[1:])
             token = (client, number, event)
-            client.session.runtime.run(client.session, self._call, args, self._handled, token, False, handler.habit)
+            session = client.session
+            session.runtime.run(session, self._call, args, self._handled, token, False, handler.habit, size)
 
     def _handled(
         self, token: tuple[Client, int | None, Any], result: Any, error: BaseException | None

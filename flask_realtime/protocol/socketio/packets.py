@@ -45,6 +45,7 @@ class Limits(NamedTuple):
         depth: Levels of lists and objects in a payload.
         namespace: Characters of a namespace's name.
         id_digits: Digits of an acknowledgement's number.
+        memory: Bytes that a payload may take once it is parsed, about. A megabyte of ``{},{}`` takes 24.
     """
 
     attachments: int = 10
@@ -52,6 +53,7 @@ class Limits(NamedTuple):
     depth: int = 64
     namespace: int = 256
     id_digits: int = 20
+    memory: int = 6_000_000
 
 
 class Decoder(Protocol):
@@ -219,6 +221,8 @@ class TextDecoder:
         if text:
             if text.count("[") + text.count("{") > limits.depth:
                 check_depth(text, limits.depth)
+            if len(text) > _SMALL:
+                check_memory(text, limits.memory)
             try:
                 data = self._loads(text)
             except (ValueError, RecursionError) as error:
@@ -292,6 +296,21 @@ def validate(packet: Packet, from_server: bool = False) -> None:
         raise RemoteProtocolError("connect_error comes from servers only")
     elif not isinstance(data, (str, dict)):
         raise RemoteProtocolError(f"expected an error as text or object, got {type(data).__name__}")
+
+
+_SMALL = 16384  # characters of JSON that can't take much memory
+
+
+def check_memory(text: str, limit: int) -> None:
+    """Refuse JSON of very many small values, which take many times as much memory as their text.
+
+    Raises:
+        RemoteProtocolError: It would take more than ``limit`` bytes, about.
+    """
+    # What CPython takes for a list or dict, half of a string with its two quotes, and a number with its place.
+    cost = 72 * (text.count("{") + text.count("[")) + 24 * text.count('"') + 16 * text.count(",") + len(text)
+    if cost > limit:
+        raise RemoteProtocolError(f"expected JSON of values that take at most {limit} bytes, got about {cost}", 1009)
 
 
 # Brackets become steps up (1) and down (-1 as a signed byte), quotes stay, all else goes.

@@ -361,6 +361,21 @@ def test_the_depth_of_a_payload(opening, closing):
             assert caught.value.code == 1009
 
 
+@pytest.mark.parametrize("value", ["{},", "[],", '"ab",', '{"a":1},', "1,"])
+def test_the_memory_of_many_small_values(value):
+    limits = Limits(memory=1_000_000)
+    few, many = 2_000, 60_000
+    assert len(decode('2["x",[' + value * few + "0]]", limits=limits).data[1]) == few + 1
+    with pytest.raises(RemoteProtocolError) as caught:
+        decode('2["x",[' + value * many + "0]]", limits=limits)
+    assert caught.value.code == 1009
+
+
+def test_one_large_value_takes_little_more_memory_than_its_text():
+    text = "one, two and three. " * 40_000
+    assert decode(json.dumps(["x", text], separators=(",", ":")).join(["2", ""]), limits=Limits()).data == ["x", text]
+
+
 @pytest.mark.parametrize(
     ("text", "fine"),
     [
