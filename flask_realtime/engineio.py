@@ -167,6 +167,8 @@ class Server:
         )
         self._counters, self._most_threads = self.engine.counters, max_handler_threads
         self.gateway = Gateway(self.engine, self.runtime)
+        self.before_close: Callable[[], object] = lambda: None
+        """Called before connections are closed: what is kept above has to go out."""
         self.on_stop: Callable[[bool], object] = lambda stopping: None
         """Called with True when no more events are to start, with False when the server begins again."""
         self._ending = threading.Lock()
@@ -327,6 +329,7 @@ class Server:
 
     def disconnect(self, sid: str | None = None) -> None:
         """End a client's connection; all connections when no sid is given."""
+        self.before_close()
         if sid is None:
             self.engine.close_all(1000, "")
             return
@@ -433,6 +436,7 @@ class Server:
         self._deadline = time.monotonic() + self.shutdown_timeout
         self.gateway.stopping = True
         self.on_stop(True)
+        self.before_close()
         restarts = self._worker is not None and not self._worker.alive and self._worker.restarts
         last_words = (1012, "server restarts") if restarts else (1001, "server shutting down")
         if self.runtime.hub.running:

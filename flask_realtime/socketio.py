@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar
@@ -138,9 +139,11 @@ class Server:
             settings,
             self.logger,
             self.eio.engine.counters,
+            time.perf_counter,
+            not self.eio.options.websocket_compression,
         )
         self.eio.engine.on_message = self.core.received
-        self.eio.on_stop = self.core.stop
+        self.eio.on_stop, self.eio.before_close = self.core.stop, self.core.flush
         self._adapt = _adapt
         self.environ: dict[str, dict[str, Any]] = {}
         self.manager = Manager(self.core)

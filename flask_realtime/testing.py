@@ -76,6 +76,7 @@ class SocketIOTestClient:
         codec = socketio.core.codec
         self._codec = codec
         self._decoder = codec.decoder(_LIMITS, from_server=True)
+        self._server.core.send_at_once()
         self._runtime = _Inline(self._server.eio.runtime)
         self._open(query_string, headers)
         self.connect(namespace, auth=auth)

@@ -305,6 +305,7 @@ def test_bytes_wait_until_a_poll_takes_them(site):
 
 def test_a_slow_client_is_counted_once(site):
     one = site(max_backlog=1000)
+    one.socketio.core.send_at_once()
     one.join()
     one.moved()
     for _ in range(4):

@@ -45,6 +45,7 @@ class Site:
         self.app = Flask(__name__)
         self.socketio = SocketIO(self.app, max_handler_threads=0, shutdown_timeout=0)
         self.socketio.server.eio.runtime.hub.start = lambda: None
+        self.socketio.core.send_at_once()
         self.peers = []
 
         @self.socketio.on("echo")

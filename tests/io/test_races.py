@@ -5,10 +5,11 @@ import random
 import socket
 import sys
 import threading
+import time
 from contextlib import contextmanager
 
 import pytest
-from doubles import KeptTransport, client_frame
+from doubles import KeptTransport, Party, client_frame
 from websockets.protocol import CLIENT, OPEN, Protocol
 
 from flask_realtime.errors import RemoteProtocolError
@@ -699,3 +700,31 @@ def test_a_session_that_ends_while_it_upgrades_takes_the_websocket_along():
     threads.stop(0)
     assert ended == ["server disconnect"]
     assert transport.closed
+
+
+def test_emits_of_threads_that_wait_for_each_other_keep_their_order():
+    """One emits and passes the baton, the next one emits: whatever was kept for a moment stays before it."""
+    threads, count = 4, 500
+    runtime = Threads()
+    party = Party()
+    party.core = Core(
+        runtime, party.codec, party.invoke, Settings(), party.logger, clock=time.perf_counter, join=False
+    )
+    party.engine.on_connect, party.engine.on_message = party.core.opened, party.core.received
+    guest = party.join()
+    batons = [threading.Semaphore(0) for _ in range(threads)]
+
+    def runner(place):
+        for round_ in range(count):
+            assert batons[place].acquire(timeout=LIMIT)
+            party.core.emit("news", [round_ * threads + place], "/")
+            batons[(place + 1) % threads].release()
+
+    batons[0].release()
+    together(*[lambda place=place: runner(place) for place in range(threads)])
+    party.core.flush()
+    while party.core._burst.active:
+        settle(runtime.hub)
+    assert [number for _, number in guest.events()] == list(range(threads * count))
+    assert len(guest.transport.batches) < threads * count, "some were sent together"
+    runtime.stop(0)

@@ -255,14 +255,23 @@ class Party:
     Attributes:
         calls: ``(sid, event, args)`` of each handler's call.
         answers: What the handler of an event returns, by event; an exception is raised, a function gets the client.
+
+    Args:
+        codec: `TextCodec` when None.
+        options: Of the engine.
+        bursts: Whether emits that follow each other closely are kept for a moment.
+        **settings: Of the core.
     """
 
-    def __init__(self, codec=None, options=None, **settings):
+    def __init__(self, codec=None, options=None, bursts=False, **settings):
         self.runtime = ManualRuntime()
         self.calls, self.answers = [], {}
         self.codec = codec or TextCodec()
         self.logger = logging.getLogger("flask_realtime.tests")
-        self.core = Core(self.runtime, self.codec, self.invoke, Settings(**settings), self.logger)
+        clock = self.runtime.now if bursts else None
+        self.core = Core(
+            self.runtime, self.codec, self.invoke, Settings(**settings), self.logger, clock=clock, join=False
+        )
         self.engine = Engine(
             Options(**(options or {})),
             self.runtime,

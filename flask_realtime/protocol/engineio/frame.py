@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from base64 import b64encode
+from collections.abc import Sequence
+from typing import Any
 
 from ..websocket import frames
 
 OPEN, CLOSE, PING, PONG, MESSAGE, UPGRADE, NOOP = "0123456"
 """Packet types: the first character of a text packet. Source: Engine.IO 4, Packet encoding."""
+
+SEPARATOR = "\x1e"
+"""Between the packets of an HTTP payload."""
 
 
 class Frame:
@@ -45,6 +50,26 @@ class Frame:
                 form = frames.encode(payload, opcode)
             else:
                 form = frames.encode(frames.deflate(payload), opcode, rsv1=True)
+        else:
+            raise AttributeError(name)
+        setattr(self, name, form)
+        return form
+
+
+class Joined(Frame):
+    """Several packets that are sent as one piece; for transports on the byte level that don't compress."""
+
+    __slots__ = ("_parts",)
+
+    def __init__(self, parts: Sequence[Any]) -> None:
+        self._parts = parts
+
+    def __getattr__(self, name: str) -> bytes | str:
+        form: bytes | str
+        if name == "websocket":
+            form = b"".join([part.websocket for part in self._parts])
+        elif name == "polling":
+            form = SEPARATOR.join([part.polling for part in self._parts])
         else:
             raise AttributeError(name)
         setattr(self, name, form)

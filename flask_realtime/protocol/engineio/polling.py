@@ -13,10 +13,8 @@ from urllib.parse import parse_qs
 
 from ...errors import RemoteProtocolError
 from ...typing import Frame, Transport
-from .frame import CLOSE
+from .frame import CLOSE, SEPARATOR
 from .frame import Frame as Packet
-
-SEPARATOR = "\x1e"
 
 Ready = Callable[[Sequence[Frame]], object]
 """Gets the frames that end a poll; called once, from any thread."""

@@ -15,6 +15,7 @@ from ..engineio.complaints import Complaints
 from ..engineio.engine import new_id
 from ..engineio.frame import MESSAGE, Frame
 from ..engineio.session import CLIENT_DISCONNECT, SERVER_DISCONNECT, Session
+from .burst import CLOSE, Burst
 from .client import CONNECTED, CONNECTING, GONE, HELD_LIMIT, LEAVING, Client, Link
 from .dispatch import ANY, Handler, Handlers
 from .packets import ACK, CONNECT, CONNECT_ERROR, DISCONNECT, EVENT, RESERVED, Codec, Limits, Packet
@@ -83,6 +84,8 @@ class Core:
         settings: The rest.
         logger: Where to tell.
         counters: Of the floor below; the core's own when None.
+        clock: Tells which emits follow each other closely, in seconds; None: each goes out at once.
+        join: See `Burst`.
     """
 
     def __init__(
@@ -93,8 +96,11 @@ class Core:
         settings: Settings,
         logger: logging.Logger,
         counters: Counters | None = None,
+        clock: Callable[[], float] | None = None,
+        join: bool = True,
     ) -> None:
         self.logger = logger
+        self._burst, self._clock, self._emitted = Burst(runtime, join), clock, float("-inf")
         self.counters = counters or Counters(runtime.lock(), runtime.now)
         self._call = self.counters.handlers.run
         self._count_in, self._count_out = self.counters.events_in.one, self.counters.events_out.one
@@ -362,11 +368,15 @@ class Core:
             data = [] if result is None else list(result) if isinstance(result, tuple) else [result]
             try:
                 frames = self._frames(Packet(ACK, client.namespace, number, data))
-                self._count_out()
-                client.session.send(frames)
             except (TypeError, ValueError, RecursionError) as problem:
                 self._log(problem, client, event)
+                self._burst.flush()
                 return problem
+            self._count_out()
+            if not self._burst.active or not self._burst.add(client.session, frames):
+                client.session.send(frames)
+        if self._burst.active:
+            self._burst.flush()
         return None
 
     def _acknowledged(self, client: Client, number: int, data: list[Any]) -> None:
@@ -430,6 +440,12 @@ class Core:
         lock = self._lock
         if callback is None:
             frames = self._frames(Packet(EVENT, namespace, None, [event, *args]))
+            clock, burst = self._clock, self._burst
+            if burst.active or (clock is not None and clock() - self._emitted < CLOSE):
+                if all(client.state is CONNECTED for client in targets) and burst.add(targets, frames, True):
+                    self.counters.events_out.add(len(targets))
+                    return targets
+                burst.flush()
             gone = 0
             for client in targets:
                 if client.state is CONNECTED:
@@ -438,14 +454,27 @@ class Core:
                     gone += client.state is not CONNECTING
                     client.send(frames, lock)
             self.counters.events_out.add(len(targets) - gone)
+            if clock is not None:
+                self._emitted = clock()
             return targets
         packet = Packet(EVENT, namespace, None, [event, *args])
         self.codec.encode(packet)  # what can't be sent fails before anything waits for an answer
         for client in targets:
             if client.state in (CONNECTING, CONNECTED):
                 self._count_out()
-            client.send(self._frames(packet._replace(id=self._expect(client, callback))), lock)
+            frames = self._frames(packet._replace(id=self._expect(client, callback)))
+            if not (self._burst.active and client.state is CONNECTED and self._burst.add(client.session, frames)):
+                client.send(frames, lock)
         return targets
+
+    def send_at_once(self) -> None:
+        """From now on join nothing: whoever looks right after an emit sees it."""
+        self._clock = None
+        self._burst.flush()
+
+    def flush(self) -> None:
+        """Send what waits to leave together. Call this before a connection is closed on the floor below."""
+        self._burst.flush()
 
     def targets(self, namespace: str, to: Any) -> tuple[Client, ...]:
         """Return the clients that ``to`` means; an empty collection or text means nobody."""
@@ -539,7 +568,9 @@ class Core:
         return (frame, *[Frame(part) for part in parts])
 
     def _send(self, session: Session, packet: Packet) -> None:
-        session.send(self._frames(packet))
+        frames = self._frames(packet)
+        if not self._burst.active or not self._burst.add(session, frames):
+            session.send(frames)
 
     def _log(self, error: BaseException, client: Client, event: Any) -> None:
         self.counters.handlers.errors.one()
