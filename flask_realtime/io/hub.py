@@ -85,6 +85,8 @@ class Hub:
     def _reset(self) -> None:
         self._calls: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
         self._timers: list[Timer] = []
+        self._new_timers: deque[Timer] = deque()
+        self._wakes_at = float("inf")  # when the loop wakes by itself; a timer that is due later needn't wake it
         self._numbers = itertools.count()
         self._asleep = False
         self._stop_at = float("inf")
@@ -221,12 +223,17 @@ class Hub:
 
     def call_later(self, seconds: float, function: Callable[[], object]) -> Timer:
         """Run ``function`` in the hub's thread after a time; it must not wait."""
+        if self._pid != os.getpid():
+            self.start()
         timer = Timer(time.monotonic() + seconds, next(self._numbers), function)
-        self.call_soon(self._add_timer, timer)
+        self._new_timers.append(timer)
+        if self._asleep and timer.due < self._wakes_at:
+            self._wake()
         return timer
 
-    def _add_timer(self, timer: Timer) -> None:
-        heapq.heappush(self._timers, timer)
+    def _add_timers(self) -> None:
+        while self._new_timers:
+            heapq.heappush(self._timers, self._new_timers.popleft())
         if len(self._timers) > 64 and self._timers[len(self._timers) // 2].function is None:
             # Most cancelled timers are far from due; don't keep them until then.
             self._timers = [kept for kept in self._timers if kept.function is not None]
@@ -271,7 +278,8 @@ class Hub:
         inside, outside = self._inside, self._outside  # of this loop; another may begin while this one ends
         read, write = selectors.EVENT_READ, selectors.EVENT_WRITE
         while time.monotonic() < self._stop_at and (self._stop_at == float("inf") or len(selector.get_map()) > 1):
-            self._asleep = True  # before the last look at the calls, or one could be left unseen
+            # Both before the last look at the calls and timers, or one could be left unseen.
+            self._wakes_at, self._asleep = float("inf"), True
             timeout = 0.0 if calls else self._until_next()
             ready = selector.select(timeout)
             self._asleep = False
@@ -322,9 +330,11 @@ class Hub:
 
     def _until_next(self) -> float | None:
         timers = self._timers
+        self._add_timers()
         while timers and timers[0].function is None:
             heapq.heappop(timers)
         due = min(timers[0].due, self._stop_at) if timers else self._stop_at
+        self._wakes_at = due
         return None if due == float("inf") else max(0.0, due - time.monotonic())
 
     @staticmethod

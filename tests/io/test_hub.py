@@ -71,6 +71,22 @@ def test_timers_run_in_the_order_of_time(hub):
     assert ran == ["a", "b", "c"]
 
 
+def test_a_sleeping_hub_is_woken_for_a_timer_only_when_it_is_due_earlier(hub, monkeypatch):
+    asleep = threading.Event()
+    hub.call_later(300, int)
+    hub.call_soon(asleep.set)
+    assert asleep.wait(LIMIT)
+    woken = []
+    monkeypatch.setattr(hub, "_wake", lambda: woken.append(1))
+    while not hub._asleep or hub._wakes_at == float("inf"):
+        pass
+    hub.call_later(400, int)
+    assert woken == []
+    hub.call_later(200, int)
+    assert woken == [1]
+    monkeypatch.undo()
+
+
 def test_cancelled_timers_are_not_kept_until_they_are_due(hub):
     for _ in range(1000):
         hub.call_later(3600, lambda: None).cancel()

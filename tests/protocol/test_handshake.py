@@ -20,6 +20,16 @@ def test_connection_may_list_more(connection):
     assert accept({**UPGRADE, "Connection": connection}.get).headers
 
 
+@pytest.mark.parametrize("connection", ["Upgrade", "keep-alive, Upgrade"])
+@pytest.mark.parametrize("extensions", [None, "permessage-deflate", "permessage-deflate; client_max_window_bits"])
+def test_what_nearly_every_client_sends_is_answered_as_all_else_is(connection, extensions):
+    headers = {**UPGRADE, "Connection": connection}
+    if extensions is not None:
+        headers["Sec-WebSocket-Extensions"] = extensions
+    unusual = {**headers, "Connection": f"{connection}, x"}
+    assert sorted(accept(headers.get).headers) == sorted(accept(unusual.get).headers)
+
+
 @pytest.mark.parametrize("missing", UPGRADE)
 def test_each_header_is_needed(missing):
     headers = {name: value for name, value in UPGRADE.items() if name != missing}

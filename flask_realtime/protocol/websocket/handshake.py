@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -11,6 +12,7 @@ from websockets.extensions import Extension
 from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFactory
 from websockets.http11 import Request
 from websockets.server import ServerProtocol
+from websockets.utils import accept_key
 
 from ...errors import RemoteProtocolError
 
@@ -23,6 +25,10 @@ _DEFLATE = [
     # Without context one compressed frame serves every recipient, and an idle client keeps no window.
     ServerPerMessageDeflateFactory(server_no_context_takeover=True, client_no_context_takeover=True)
 ]
+
+_KEY = re.compile("[A-Za-z0-9+/]{21}[AQgw]==")  # 16 bytes in base64
+_USUAL = (None, "permessage-deflate", "permessage-deflate; client_max_window_bits")
+_SWITCH = [("Upgrade", "websocket"), ("Connection", "Upgrade")]
 
 
 class Accepted(NamedTuple):
@@ -47,6 +53,17 @@ def accept(header: Callable[[str], str | None], deflate: bool = False) -> Accept
 
     Source: RFC 6455, 4.2; RFC 7692, 7.1.
     """
+    key = header("Sec-WebSocket-Key") or ""
+    if (
+        not deflate
+        and (header("Upgrade") or "").lower() == "websocket"
+        and (header("Connection") or "").lower() in ("upgrade", "keep-alive, upgrade")
+        and header("Sec-WebSocket-Version") == "13"
+        and header("Sec-WebSocket-Extensions") in _USUAL
+        and _KEY.fullmatch(key)
+    ):
+        # What nearly every client sends needs no further look.
+        return Accepted([*_SWITCH, ("Sec-WebSocket-Accept", accept_key(key))], [])
     headers = Headers()
     for name in _HEADERS:
         value = header(name)
