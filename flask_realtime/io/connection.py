@@ -30,6 +30,7 @@ LINGER = 2.0
 STALL = 10.0
 """Seconds that a client may take nothing of what waits for it before it is cut off."""
 
+_TURN = 64  # messages that came in one piece after which handlers are the pool's, for the sake of the other clients
 _CORK = 32768  # bytes that are kept to be joined at most
 
 
@@ -302,6 +303,8 @@ class Connection:
                 self._corked = True
                 left.extend(messages)
                 while left:
+                    if len(messages) - len(left) == _TURN:
+                        hub.reading = None
                     message = left.popleft()
                     if not self._closing:
                         self._on_message(message)

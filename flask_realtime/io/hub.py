@@ -152,12 +152,11 @@ class Hub:
 
     # User code in the loop. The leader.
 
-    def begin_call(self, habit: Habit) -> None:
-        """The leader is about to run user code."""
+    def begin_call(self, habit: Habit) -> bool:
+        """The leader is about to run user code; False when it may not, since nobody would watch over it."""
         self._habit = habit
         self._numbered = self._running = self._numbered + 1
-        if not self._called.is_set():
-            self._wake_deputy()
+        return self._called.is_set() or self._wake_deputy()
 
     def end_call(self) -> bool:
         """The user code has ended; False when this thread isn't the leader any more."""
@@ -168,15 +167,17 @@ class Hub:
             self.astray.discard(get_ident())
             return False
 
-    def _wake_deputy(self) -> None:
+    def _wake_deputy(self) -> bool:
         self._called.set()
         if self._deputy is None:
             self._deputy = threading.Thread(target=self._watch_over, name="flask_realtime-deputy", daemon=True)
             try:
                 self._deputy.start()
             except RuntimeError:  # no more threads for this process, or it ends
-                self._deputy = None
+                self._deputy, self._running = None, 0
                 self._called.clear()
+                return False
+        return True
 
     def _watch_over(self) -> None:
         called, quiet = self._called, 0

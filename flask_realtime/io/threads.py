@@ -300,8 +300,8 @@ class Threads:
                 and habit.rest <= 0
                 and hub.reading is not None
                 and hub.leader == get_ident()
+                and hub.begin_call(habit)
             ):
-                hub.begin_call(habit)
                 self._drain(owner, inbox, turn, True)
             else:
                 self.pool.submit(self._drain, owner, inbox, turn)

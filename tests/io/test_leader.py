@@ -235,3 +235,33 @@ def test_trust_comes_back(runtime, line):
     assert client.receive() == ["x"]
     leader(runtime)
     assert (habit.rest, habit.fine) == (0, 256)
+
+
+def test_very_many_messages_in_one_piece_do_not_keep_the_hub(runtime, line):
+    runtime.hub._called.set()  # nobody watches over it
+    client = line(lambda message: message)
+    texts = [str(number) for number in range(100)]
+    client.send(*texts)
+    assert client.receive(100) == texts
+    first = client.threads[0]
+    assert 64 <= client.threads.count(first) < 100 and first == leader(runtime)
+
+
+def test_without_a_deputy_the_hub_runs_no_code(runtime, line, monkeypatch):
+    client = line(lambda message: message)
+    started = threading.Thread.start
+
+    def start(thread):
+        if thread.name == "flask_realtime-deputy":
+            raise RuntimeError("can't start new thread")
+        started(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    for text in "ab":
+        client.send(text)
+        assert client.receive() == [text]
+    assert leader(runtime) not in client.threads
+    monkeypatch.undo()
+    client.send("c")
+    assert client.receive() == ["c"]
+    assert client.threads[-1] == leader(runtime)
