@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from email.utils import formatdate
 from http import HTTPStatus
+from sys import intern
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -490,8 +491,15 @@ def can_move(environ: Environ, sock: socket.socket) -> bool:
 
 
 def keep(environ: Environ) -> Environ:
-    """Return a copy of an environ without what belongs to the server's handling of the request."""
-    kept = {key: value for key, value in environ.items() if key not in _DROPPED}
+    """Return a copy of an environ without what belongs to the server's handling of the request.
+
+    It stays as long as its client: texts that are equal in many of them are kept once.
+    """
+    kept = {
+        intern(key): intern(value) if type(value) is str else value
+        for key, value in environ.items()
+        if key not in _DROPPED
+    }
     kept["wsgi.input"] = io.BytesIO()
     return kept
 
