@@ -5,11 +5,13 @@ import asyncio
 import contextlib
 import json
 import os
+import platform
 import resource
 import socket
 import statistics
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 SERVER = Path(__file__).with_name("server.py")
@@ -182,7 +184,24 @@ def parser(description, clients):
     result.add_argument("--clients", type=int, default=clients, help="default: %(default)s")
     result.add_argument("--rounds", type=int, default=5, help="rounds per module, interleaved; default: %(default)s")
     result.add_argument("--json", action="store_true", help="print the figures of all rounds as JSON at the end")
+    result.add_argument("--save", metavar="FILE", help="write the figures, with versions and machine, for plot.py")
     return result
+
+
+def record(options, unit, figures):
+    """Return what a reader of the figures has to know of them, for JSON."""
+    names = [name.replace("_", "-") for name in figures]
+    known = {distribution.metadata["Name"]: distribution.version for distribution in metadata.distributions()}
+    return {
+        "benchmark": Path(sys.argv[0]).stem,
+        "unit": unit,
+        "clients": options.clients,
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.release().split('-')[0]}, {platform.machine()}",
+        "cores": os.cpu_count(),
+        "versions": {name: version for name, version in known.items() if name.lower().replace("_", "-") in names},
+        "figures": figures,
+    }
 
 
 def compare(options, unit, measure):
@@ -226,4 +245,6 @@ def compare(options, unit, measure):
             print(f"ratio    {first} / {other}: {medians[first] / medians[other]:.2f}")
     if options.json:
         print(json.dumps(figures))
+    if options.save:
+        Path(options.save).write_text(json.dumps(record(options, unit, figures), indent=2) + "\n")
     return 1 if failures else 0
