@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import contextlib
+import importlib
 import json
 import os
 import platform
@@ -188,10 +189,16 @@ def parser(description, clients):
     return result
 
 
+def version_of(module):
+    """Return the version of a module, installed or not."""
+    try:
+        return metadata.version(module)
+    except metadata.PackageNotFoundError:
+        return getattr(importlib.import_module(module), "__version__", "unknown")
+
+
 def record(options, unit, figures):
     """Return what a reader of the figures has to know of them, for JSON."""
-    names = [name.replace("_", "-") for name in figures]
-    known = {distribution.metadata["Name"]: distribution.version for distribution in metadata.distributions()}
     return {
         "benchmark": Path(sys.argv[0]).stem,
         "unit": unit,
@@ -199,7 +206,7 @@ def record(options, unit, figures):
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.release().split('-')[0]}, {platform.machine()}",
         "cores": os.cpu_count(),
-        "versions": {name: version for name, version in known.items() if name.lower().replace("_", "-") in names},
+        "versions": {module: version_of(module) for module in figures},
         "figures": figures,
     }
 

@@ -26,7 +26,7 @@ def bars(record, top):
             f'<text x="0" y="{middle + 5}">{escape(module)}</text>',
             f'<rect x="{LEFT}" y="{y}" width="{median * scale:.1f}" height="{BAR}" fill="{colour}"/>',
             f'<line x1="{low:.1f}" y1="{middle}" x2="{high:.1f}" y2="{middle}" stroke="#1a202c" stroke-width="2"/>',
-            f'<text x="{LEFT + median * scale + 8:.1f}" y="{middle + 5}">{median:,.0f}</text>',
+            f'<text x="{high + 8:.1f}" y="{middle + 5}">{median:,.0f}</text>',
         ]
         y += BAR + GAP
     return elements, y + 2 * GAP

@@ -5,6 +5,9 @@
 
 import contextlib
 import os
+import platform
+from importlib import metadata
+from pathlib import Path
 
 import pytest
 from e2e.servers import CRASH, KINDS, Server
@@ -40,10 +43,30 @@ def _matches(item, mark):
 
 
 def pytest_terminal_summary(terminalreporter):
-    if ROWS:
-        terminalreporter.section("the list")
-        for line, promise, kind, figure in sorted(ROWS, key=lambda row: (row[0], row[2])):
-            terminalreporter.write_line(f"{line:>3}  {kind:<17} {promise}: {figure}")
+    if not ROWS:
+        return
+    rows = sorted(ROWS, key=lambda row: (row[0], row[1], row[2]))
+    terminalreporter.section("the list")
+    for line, promise, kind, figure in rows:
+        terminalreporter.write_line(f"{line:>3}  {kind:<17} {promise}: {figure}")
+    table = os.environ.get("CHAOS_TABLE")
+    if table:
+        Path(table).write_text(_as_markdown(rows))
+        terminalreporter.write_line(f"written to {table}")
+
+
+def _as_markdown(rows):
+    names = ("flask", "werkzeug", "gunicorn", "websockets")
+    versions = ", ".join(f"{name} {metadata.version(name)}" for name in names)
+    length = "in full" if FULL else "in the short form of `make test`"
+    head = (
+        f"Run {length} on Python {platform.python_version()} with {versions}; {os.cpu_count()} cores, "
+        f"{platform.system()} {platform.release().split('-')[0]}.\n\n"
+        "| Line | Promise | Server | Seen |\n|--:|---|---|---|\n"
+    )
+    return head + "".join(
+        f"| {line} | {promise.replace('|', ' ')} | {kind} | {figure} |\n" for line, promise, kind, figure in rows
+    )
 
 
 @pytest.fixture(scope="session", params=list(KINDS))

@@ -307,8 +307,8 @@ def check_memory(text: str, limit: int) -> None:
     Raises:
         RemoteProtocolError: It would take more than ``limit`` bytes, about.
     """
-    # What CPython takes for a list or dict, half of a string with its two quotes, and a number with its place.
-    cost = 72 * (text.count("{") + text.count("[")) + 24 * text.count('"') + 16 * text.count(",") + len(text)
+    # What CPython takes for a list or dict, half of a string with its two quotes, and a place with perhaps a number.
+    cost = 72 * (text.count("{") + text.count("[")) + 24 * (text.count('"') + text.count(",")) + len(text)
     if cost > limit:
         raise RemoteProtocolError(f"expected JSON of values that take at most {limit} bytes, got about {cost}", 1009)
 
