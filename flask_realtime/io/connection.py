@@ -152,10 +152,10 @@ class Connection:
             if self._closing:
                 return
             if self._corked:
-                self._backlog += data
-                if len(self._backlog) > _CORK:
-                    self._flush()
-                return
+                if len(self._backlog) + len(data) <= _CORK:
+                    self._backlog += data
+                    return
+                self._flush()
             if not self._backlog:
                 sent = -1
                 if _send is not None and not self._tls and len(data) <= calls.SIZE:
@@ -185,7 +185,9 @@ class Connection:
         return len(self._backlog)
 
     def _flush(self) -> None:
-        """Send what is kept. With the lock held."""
+        """Send what is kept, unless the hub does already. With the lock held."""
+        if not self._backlog or self._watching_write:
+            return
         try:
             taken = self._offer(bytes(self._backlog))
         except OSError:
@@ -202,7 +204,7 @@ class Connection:
     def _uncork(self) -> None:
         with self._lock:
             self._corked = False
-            if self._backlog and self._sock is not None:
+            if self._sock is not None:
                 self._flush()
 
     def _offer(self, data: bytes | bytearray) -> int:

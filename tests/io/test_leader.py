@@ -190,6 +190,24 @@ def test_answers_to_what_came_in_one_piece_leave_in_one_piece(runtime, line, mon
     assert len(sent) == 1
 
 
+def test_answers_that_are_kept_to_be_joined_count_for_the_limit(runtime, line):
+    runtime.hub._called.set()  # nobody watches over it
+    client = line(lambda message: None)
+    large = Frame(b"x" * 50_000)
+
+    waiting = []
+
+    def handler(message):
+        for _ in range(100):
+            client.connection.write((large,))
+            waiting.append(client.connection.waiting)
+
+    client.handler = handler
+    client.send("a", "b")
+    assert client.ended.wait(LIMIT)
+    assert 500_000 < max(waiting) < (1 << 20) + 200_000
+
+
 def test_a_leader_in_the_middle_of_a_call_ends_with_its_hub():
     runtime = Threads(hub=Hub())
     go = threading.Event()
