@@ -234,8 +234,10 @@ class Hub:
 
     def _add_timers(self) -> None:
         while self._new_timers:
-            heapq.heappush(self._timers, self._new_timers.popleft())
-        if len(self._timers) > 64 and self._timers[len(self._timers) // 2].function is None:
+            timer = self._new_timers.popleft()
+            if timer.function is not None:  # most are cancelled before the loop sees them
+                heapq.heappush(self._timers, timer)
+        if len(self._timers) > 32 and self._timers[len(self._timers) // 2].function is None:
             # Most cancelled timers are far from due; don't keep them until then.
             self._timers = [kept for kept in self._timers if kept.function is not None]
             heapq.heapify(self._timers)
