@@ -35,9 +35,9 @@ class EventContext(RequestContext):
     @property
     def session(self) -> SessionMixin:
         session = self._session
-        assert session is not None
-        session.accessed = True
-        return session
+        if session is not None:
+            session.accessed = True
+        return session  # type: ignore[return-value]  # None only before it is opened, for Flask before 3.1.3
 
     @session.setter
     def session(self, session: SessionMixin) -> None:  # Flask before 3.1.3 has a plain attribute
