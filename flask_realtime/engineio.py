@@ -165,7 +165,7 @@ class Server:
         self.engine = Engine(
             self.options, self.runtime, on_connect, self._received, on_disconnect, self.logger, time.perf_counter
         )
-        self._counters, self._most_threads = self.engine.counters, max_handler_threads
+        self._counters = self.engine.counters
         self.gateway = Gateway(self.engine, self.runtime)
         self.before_close: Callable[[], object] = lambda: None
         """Called before connections are closed: what is kept above has to go out."""
@@ -382,7 +382,7 @@ class Server:
             "bad_input": counters.bad_input.value,
             "refusals": counters.refusals.value,
             "handlers": counters.handlers.value,
-            "pool": {"threads": pool.size, "most": self._most_threads, "waiting": pool._work.qsize()},
+            "pool": {"threads": pool.size, "most": pool.most, "waiting": pool.waiting},
         }
 
     def handle_request(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:

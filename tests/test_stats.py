@@ -5,22 +5,13 @@ import threading
 
 import flask
 import pytest
+from figures import flat
 from werkzeug.test import Client
 
 from flask_realtime import ConnectionRefusedError, SocketIO, engineio
 
 LIMIT = 30
 OPEN = "/socket.io/?EIO=4&transport=polling"
-
-
-def flat(value, path=""):
-    """Return nested numbers as one dict: ``{"handlers.calls": 3}``."""
-    if not isinstance(value, dict):
-        return {path: value}
-    found = {}
-    for key, inner in value.items():
-        found.update(flat(inner, f"{path}.{key}" if path else key))
-    return found
 
 
 class Site:

@@ -13,18 +13,16 @@ from typing import Any
 SIZE = 65536
 """Bytes received at a time at most; more than so many are sent without the lock."""
 
-_FLAGS = getattr(socket, "MSG_DONTWAIT", 0) | getattr(socket, "MSG_NOSIGNAL", 0)
+FLAGS = getattr(socket, "MSG_DONTWAIT", 0) | getattr(socket, "MSG_NOSIGNAL", 0)
 
 send: Any = None
 """``send(descriptor, data, len(data), FLAGS)``: bytes taken, or -1: ask the socket itself why; None where it isn't."""
 _recv: Any = None
 
-FLAGS = _FLAGS
-
 try:
     import ctypes
 
-    if _FLAGS:
+    if FLAGS:
         _libc = ctypes.PyDLL(None)
         send, _recv = _libc.send, _libc.recv
         send.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t, ctypes.c_int)
@@ -55,7 +53,7 @@ class Receiver:
             OSError: As ``sock.recv`` raises it; BlockingIOError when nothing is there.
         """
         if _recv is not None:
-            size = _recv(descriptor, self._address, SIZE, _FLAGS)
+            size = _recv(descriptor, self._address, SIZE, FLAGS)
             if size >= 0:
                 return bytes(self._view[:size])
         data: bytes = sock.recv(SIZE)

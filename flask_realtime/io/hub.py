@@ -158,14 +158,13 @@ class Hub:
         self._numbered = self._running = self._numbered + 1
         return self._called.is_set() or self._wake_deputy()
 
-    def end_call(self) -> bool:
-        """The user code has ended; False when this thread isn't the leader any more."""
+    def end_call(self) -> None:
+        """The user code has ended; this thread may not be the leader any more."""
         with self._lease:
             if self.leader == get_ident():
                 self._running = 0
-                return True
-            self.astray.discard(get_ident())
-            return False
+            else:
+                self.astray.discard(get_ident())
 
     def _wake_deputy(self) -> bool:
         self._called.set()

@@ -75,10 +75,11 @@ class Inbox:
         """Whether its owner has to be paused."""
         return len(self.jobs) > FULL or (self.size > FULL_BYTES and len(self.jobs) > 0)
 
-    @property
-    def roomy(self) -> bool:
-        """Whether its owner may go on."""
-        return not self.jobs or (len(self.jobs) <= LOW and self.size <= FULL_BYTES // 4)
+    def relieve(self, owner: Owner) -> None:
+        """Let its paused owner go on if there is room again. With the lock held."""
+        if not self.jobs or (len(self.jobs) <= LOW and self.size <= FULL_BYTES // 4):
+            self.paused = False
+            owner.pause(False)
 
 
 class Pool:
@@ -90,7 +91,7 @@ class Pool:
     """
 
     def __init__(self, most: int, hub: Hub) -> None:
-        self._most, self._hub = most, hub
+        self.most, self._hub = most, hub
         self._pid = 0
         self._starting = threading.Lock()
         self._reset()
@@ -111,6 +112,11 @@ class Pool:
     def size(self) -> int:
         """Threads that there are now."""
         return len(self._threads)
+
+    @property
+    def waiting(self) -> int:
+        """Calls that wait for a thread."""
+        return self._work.qsize()
 
     def submit(self, function: Callable[..., object], *args: Any) -> None:
         """Call ``function`` in one of the threads."""
@@ -136,7 +142,7 @@ class Pool:
 
     def _grow(self) -> None:
         with self._lock:
-            if len(self._threads) >= self._most or self._stopping:
+            if len(self._threads) >= self.most or self._stopping:
                 return
             thread = threading.Thread(target=self._run, name="flask_realtime-handler", daemon=True)
             self._threads.add(thread)
@@ -337,9 +343,8 @@ class Threads:
                 inbox.urgent -= urgent
                 inbox.running += 1
                 inbox.started += 1
-                if inbox.paused and inbox.roomy:
-                    inbox.paused = False
-                    owner.pause(False)
+                if inbox.paused:
+                    inbox.relieve(owner)
             begun = perf_counter()
             try:
                 result, error = handler(*args), None
@@ -360,9 +365,8 @@ class Threads:
             with inbox.lock:
                 inbox.running -= 1
                 inbox.size -= size
-                if inbox.paused and inbox.roomy:
-                    inbox.paused = False
-                    owner.pause(False)
+                if inbox.paused:
+                    inbox.relieve(owner)
                 if not leading:
                     continue
                 if inbox.turn != turn:

@@ -5,6 +5,7 @@ import struct
 import pytest
 from e2e.raw import Polling, WebSocket, fetch, target
 from e2e.servers import wait_until
+from figures import flat
 from prometheus_client.parser import text_string_to_metric_families
 
 LIMIT = 30  # seconds
@@ -12,16 +13,6 @@ PARTS = (
     *("clients", "connects", "disconnects", "events_in", "events_out", "bytes_waiting", "slow_clients"),
     *("bad_input", "refusals", "handlers"),
 )
-
-
-def flat(value, path=""):
-    """Return nested numbers as one dict: ``{"handlers.calls": 3}``."""
-    if not isinstance(value, dict):
-        return {path: value}
-    found = {}
-    for key, inner in value.items():
-        found.update(flat(inner, f"{path}.{key}" if path else key))
-    return found
 
 
 class Watched:
