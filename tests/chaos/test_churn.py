@@ -59,7 +59,9 @@ def settled(server):
 def server(start):
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(8192, hard), hard))
-    yield start(ping_interval=300)
+    server = start(ping_interval=300)
+    server.fill_pool()
+    yield server
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 

@@ -140,6 +140,7 @@ QUIET = 6  # of each sort
 def test_vanished_clients_leave_nothing(start, row):
     """They keep their sockets open and neither read nor answer."""
     server = start(ping_interval=1, ping_timeout=1)
+    server.fill_pool()
     pid = server.get_json("/process")
     joined(server).close()
     joined_polling(server).send("1")

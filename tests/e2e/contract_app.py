@@ -43,6 +43,7 @@ numbers = collections.defaultdict(list)  # sid -> what "numbered" brought, in or
 connected = set()  # (namespace, sid) between connect and disconnect
 auths = {}  # (namespace, sid) -> auth
 tally = collections.Counter()  # event -> how often it was noted
+gathering, barriers = threading.Lock(), {}  # of "/together"
 held, free = [], threading.Event()  # what "hold" was called with; what it waits for
 
 
@@ -291,10 +292,13 @@ def flood(first, count, size):
 
 
 @on("work")
-def work(seconds):
-    """Take some time, and say so when it begins."""
+def work(gate):
+    """Say so when it begins, and take until a file is there, a minute at most."""
     emit("working")
-    socketio.sleep(seconds)
+    for _ in range(6000):
+        if os.path.exists(gate):
+            break
+        socketio.sleep(0.01)
     return "worked"
 
 
@@ -444,6 +448,15 @@ def sids():
 @app.route("/process")
 def process():
     return jsonify(os.getpid())
+
+
+@app.route("/together/<int:count>")
+def together(count):
+    """Answer when so many ask for it at a time."""
+    with gathering:
+        barrier = barriers.setdefault(count, threading.Barrier(count))
+    barrier.wait(30)
+    return "all here"
 
 
 @app.route("/stop")

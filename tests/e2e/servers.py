@@ -13,6 +13,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -48,13 +49,15 @@ PROFILES = {
 class Kind(NamedTuple):
     """How to start one kind of server.
 
-    ``command(port, directory)`` is the argument list; ``options`` are added to those of the profile.
+    ``command(port, directory)`` is the argument list; ``options`` are added to those of the profile; ``pooled`` says
+    that the server has threads of its own, which it starts when it needs them and keeps.
     """
 
     command: object
     options: dict
     tls: bool = False
     stop_signal: int = signal.SIGTERM
+    pooled: bool = False
 
 
 def werkzeug(port, directory):
@@ -66,8 +69,13 @@ def werkzeug_tls(port, directory):
     return [*werkzeug(port, directory), "--cert", str(cert), "--key", str(key)]
 
 
+def pool_size():
+    """Return how many threads a server with a pool may have in it."""
+    return int(os.environ.get("E2E_THREADS", "8"))
+
+
 def gunicorn_threads(port, directory):
-    command = [sys.executable, "-m", "gunicorn", "-w", "1", "--threads", os.environ.get("E2E_THREADS", "8")]
+    command = [sys.executable, "-m", "gunicorn", "-w", "1", "--threads", str(pool_size())]
     if "--no-control-socket" in gunicorn_help():
         command.append("--no-control-socket")
     return [*command, "-b", f"127.0.0.1:{port}", "--pythonpath", str(HERE), "contract_app:app"]
@@ -75,7 +83,7 @@ def gunicorn_threads(port, directory):
 
 KINDS = {
     "werkzeug": Kind(werkzeug, {"async_mode": "threading"}),
-    "gunicorn-threads": Kind(gunicorn_threads, {"async_mode": "threading"}),
+    "gunicorn-threads": Kind(gunicorn_threads, {"async_mode": "threading"}, pooled=True),
     "werkzeug-tls": Kind(werkzeug_tls, {"async_mode": "threading"}, tls=True),
 }
 
@@ -91,7 +99,7 @@ def flask_run(port, directory):
 
 # For tests of what differs there; the others run on KINDS only.
 MORE_KINDS = {
-    "gunicorn-tls": Kind(gunicorn_tls, {"async_mode": "threading"}, tls=True),
+    "gunicorn-tls": Kind(gunicorn_tls, {"async_mode": "threading"}, tls=True, pooled=True),
     "flask-run": Kind(flask_run, {"async_mode": "threading"}, stop_signal=signal.SIGINT),
 }
 
@@ -140,6 +148,7 @@ class Server:
         self.row = {**KINDS, **MORE_KINDS}[kind]
         self.port = port or free_port()
         self.alarm = alarm
+        self.pool = pool_size() if self.row.pooled else 0
         self.ca = certificate(directory)[0] if self.row.tls else None
         self.log = Path(directory) / f"{kind}-{self.port}-{time.monotonic_ns()}.log"
         environment = {
@@ -227,6 +236,14 @@ class Server:
             except OSError:
                 assert time.monotonic() < limit, f"{self.kind} did not answer in {START_LIMIT} s:\n{self.tail()}"
                 time.sleep(0.05)
+
+    def fill_pool(self):
+        """Let the server start all the threads it may have, for those who count threads before and after."""
+        askers = [threading.Thread(target=self.get, args=(f"/together/{self.pool}",)) for _ in range(self.pool)]
+        for asker in askers:
+            asker.start()
+        for asker in askers:
+            asker.join()
 
     def stop(self):
         """Stop the server, and judge its exit and its log.

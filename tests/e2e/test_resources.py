@@ -108,6 +108,8 @@ def quiet(server):
 @pytest.mark.parametrize("transport", WAYS)
 def test_nothing_is_left_after_many_clients(server_for, transport):
     server = server_for("resources")
+    quiet(server)
+    server.fill_pool()
     run(server, WAYS[transport], WARM_UP)
     before = quiet(server)
     run(server, WAYS[transport], CYCLES)
@@ -178,6 +180,7 @@ def test_idle_clients_hold_no_threads(server_for):
     """Forty idle clients cost neither forty threads nor the service of others."""
     server = server_for("resources")
     quiet(server)
+    server.fill_pool()
     websocket_clean(server)
     before = server.get_json("/stats")["threads"]
     with contextlib.ExitStack() as stack:
