@@ -1,5 +1,6 @@
 """The contract as python-socketio's client sees it, over every transport, against every kind of server."""
 
+import gc
 import queue
 import threading
 import uuid
@@ -23,6 +24,13 @@ TRANSPORTS = {"polling": ["polling"], "websocket": ["websocket"], "upgrade": ["p
 BINARY = bytes(range(256))
 
 Payload.max_decode_packets = 10_000  # this client takes 16 packets from one poll unless told otherwise
+
+
+@pytest.fixture(scope="module", autouse=True)
+def rubbish():
+    """What the client still leaves is collected among these tests, which know of it, and not in another's time."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture(params=list(TRANSPORTS))
@@ -74,7 +82,11 @@ class Peer:
         return self.events.get(timeout=LIMIT)
 
     def close(self):
+        """Disconnect, and close what the client itself would leave to the garbage collector."""
+        engine = self.client.eio
         self.client.disconnect()
+        if engine.ws is not None:
+            engine.ws.shutdown()
         self.session.close()
 
 
