@@ -305,6 +305,7 @@ class Hub:
                     if self.leader != me:
                         self.call_soon(watched.failed)
                         return
+                    self.reading = None
                     self._guard(watched.failed, ())
             for _ in range(len(calls)):
                 function, args = calls.popleft()

@@ -134,11 +134,12 @@ def test_one_that_fails_is_told_and_the_others_go_on(hub, pair, caplog):
     ours, theirs = pair
     watched = Watched(ours, RuntimeError("of ours"))
     hub.call_soon(hub.watch, ours, watched)
+    hub.call_soon(setattr, hub, "reading", watched)  # as if it had failed in the midst of it
     theirs.send(b"a")
     assert watched.told.wait(LIMIT)
     hub.call_soon(hub.unwatch, ours)
     settle(hub)
-    assert watched.calls[0] == "failed"
+    assert watched.calls[0] == "failed" and hub.reading is None
     assert "of ours" in caplog.text
 
 
