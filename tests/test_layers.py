@@ -18,6 +18,7 @@ FLOORS = {
     "flask_realtime.errors": (0, "ports"),
     "flask_realtime.protocol": (0, "protocol"),  # its own __init__.py; the packages in it are on floors 1 to 3
     "flask_realtime.protocol.counters": (0, "ports"),
+    "flask_realtime.protocol.http": (1, "protocol/http"),
     "flask_realtime.protocol.websocket": (1, "protocol/websocket"),
     "flask_realtime.backplanes": (1, "backplanes"),
     "flask_realtime.protocol.engineio": (2, "protocol/engineio"),

@@ -141,7 +141,7 @@ class _Answer:
         if request.method == "OPTIONS":
             return Respond(204, [*self.cors, ("Cache-Control", "no-store")], b"")
         try:
-            self.query = dict(parse_qsl(request.query, keep_blank_values=True, max_num_fields=64))
+            self.query = _fields(request.query)
         except ValueError:
             return self.refuse(3, "more than 64 query parameters", HTTP)
         transport = self.query.get("transport", "")
@@ -383,6 +383,17 @@ class _Answer:
     ) -> Respond:
         headers = [("Content-Type", kind), ("Cache-Control", "no-store"), *self.cors, *extra]
         return Respond(status, _join_vary(headers), body)
+
+
+def _fields(query: str) -> dict[str, str]:
+    if "%" in query or "+" in query or query.count("&") >= 64:
+        return dict(parse_qsl(query, keep_blank_values=True, max_num_fields=64))
+    fields = {}
+    for item in query.split("&"):
+        if item:
+            name, _, value = item.partition("=")
+            fields[name] = value
+    return fields
 
 
 _WEIGHT = re.compile(r"\s*([^\s;,]+)\s*(?:;\s*q\s*=\s*([0-9.]+)\s*)?$")
