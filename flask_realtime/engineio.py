@@ -391,6 +391,7 @@ class Server:
             self._looked = os.getpid()
             self._worker = gunicorn.worker()
             if self._worker is not None:
+                self.gateway.exchanges.take_back = self._worker.take_back
                 self.runtime.call_later(gunicorn.LOOK, self._look)
         return self.gateway(environ, start_response)
 

@@ -81,12 +81,14 @@ def run_werkzeug(
     server = make_server(host, port, app, threaded=True, **settings)
     server.log_startup()
     extension.wsgi_server = server
+    exchanges = below.eio.gateway.exchanges
+    exchanges.take_back = lambda sock: server.process_request(sock, sock.getpeername())
     restore = _on_signals(lambda: _end(server, below), below.eio.hurry)
     try:
         server.serve_forever(poll_interval=0.1)  # the longest that it takes to end
     finally:
         restore()
-        extension.wsgi_server = None
+        extension.wsgi_server = exchanges.take_back = None
         below.shutdown()
 
 

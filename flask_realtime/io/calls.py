@@ -15,6 +15,8 @@ SIZE = 65536
 
 FLAGS = getattr(socket, "MSG_DONTWAIT", 0) | getattr(socket, "MSG_NOSIGNAL", 0)
 
+_PEEK = getattr(socket, "MSG_PEEK", 0)
+
 send: Any = None
 """``send(descriptor, data, len(data), FLAGS)``: bytes taken, or -1: ask the socket itself why; None where it isn't."""
 _recv: Any = None
@@ -42,19 +44,21 @@ class Receiver:
         self._view = memoryview(buffer)
         self._address = ctypes.addressof(ctypes.c_char.from_buffer(buffer)) if _recv is not None else 0
 
-    def recv(self, sock: Any, descriptor: int) -> bytes:
+    def recv(self, sock: Any, descriptor: int, most: int = SIZE, peek: bool = False) -> bytes:
         """Return what came; b"" at the end.
 
         Args:
             sock: A non-blocking socket.
             descriptor: Its number.
+            most: Bytes, `SIZE` at most.
+            peek: Whether it is left where it is, too.
 
         Raises:
             OSError: As ``sock.recv`` raises it; BlockingIOError when nothing is there.
         """
         if _recv is not None:
-            size = _recv(descriptor, self._address, SIZE, FLAGS)
+            size = _recv(descriptor, self._address, most, FLAGS | _PEEK if peek else FLAGS)
             if size >= 0:
                 return bytes(self._view[:size])
-        data: bytes = sock.recv(SIZE)
+        data: bytes = sock.recv(most, _PEEK if peek else 0)
         return data

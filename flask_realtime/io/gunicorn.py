@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 from typing import Any
+
+from .exchange import TakeBack
 
 LOOK = 0.1
 """Seconds between two looks at a worker."""
@@ -26,6 +29,29 @@ class Worker:
     @property
     def alive(self) -> bool:
         return bool(self._worker.alive)
+
+    @property
+    def take_back(self) -> TakeBack | None:
+        """Takes a connection that has left the worker; None where the worker can't."""
+        module = sys.modules.get("gunicorn.workers.gthread")
+        if module is None or not isinstance(self._worker, module.ThreadWorker):
+            return None
+        return self._take_back if hasattr(module, "TConn") and hasattr(self._worker, "enqueue_req") else None
+
+    def _take_back(self, sock: socket.socket) -> None:
+        worker = self._worker
+        module = sys.modules["gunicorn.workers.gthread"]
+        connection = module.TConn(worker.cfg, sock, sock.getpeername(), sock.getsockname())
+
+        def enqueue() -> None:
+            worker.nr_conns += 1
+            worker.enqueue_req(connection)
+
+        queue = getattr(worker, "method_queue", None)  # of its main thread, since gunicorn 24
+        if queue is not None:
+            queue.defer(enqueue)
+        else:
+            enqueue()
 
     @property
     def master(self) -> int:

@@ -16,7 +16,6 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from email.utils import formatdate
 from http import HTTPStatus
 from sys import intern
 from typing import Any
@@ -29,7 +28,7 @@ from ..protocol.engineio.requests import Outcome, Read, Request, Respond, Upgrad
 from ..protocol.websocket.reader import Reader
 from ..typing import Frame
 from .connection import Connection
-from .hub import Timer
+from .exchange import BODY, CLOSE, Exchange, Exchanges, head, origin_of
 from .threads import Threads
 
 Environ = dict[str, Any]
@@ -37,12 +36,6 @@ StartResponse = Callable[..., Any]
 
 STAY = "flask_realtime.stay"
 """Key of an environ whose socket is to stay with its server."""
-
-STALL = 10.0
-"""Seconds that a client may take nothing of an answer before it is given up."""
-
-BODY = 30.0
-"""Seconds that a client has for the body of a request."""
 
 logger = logging.getLogger("flask_realtime.io")
 
@@ -61,6 +54,7 @@ class Gateway:
 
     def __init__(self, engine: Engine, runtime: Threads) -> None:
         self._engine, self._runtime = engine, runtime
+        self.exchanges = Exchanges(engine, runtime.hub)
         self.stopping = False
         self._bodies: dict[int, tuple[float, socket.socket]] = {}  # that are being read
         self._looking = False
@@ -85,9 +79,11 @@ class Gateway:
         outcome: Outcome = answer(self._engine, request)
         if isinstance(outcome, Read):
             outcome = self._read(outcome, environ, sock)  # which may have to wait as well
+            if isinstance(outcome, Respond) and outcome.status == 200:
+                return self._posted(outcome, environ, sock, start_response)
         elif isinstance(outcome, Respond) and _has_body(environ):
             # Nobody reads it, so on a connection that is kept the server's thread would wait for all of it.
-            outcome = outcome._replace(headers=[*outcome.headers, _CLOSE])
+            outcome = outcome._replace(headers=[*outcome.headers, CLOSE])
         if isinstance(outcome, Wait):
             return self._wait(outcome, environ, sock, start_response)
         if isinstance(outcome, Upgrade):
@@ -96,8 +92,8 @@ class Gateway:
 
     def _knows(self, environ: Environ) -> bool:
         """Whether a request is of a client that is still to be told, or to get what its handlers return."""
-        sids = parse_qs(environ.get("QUERY_STRING", "")).get("sid", [""])
-        return sids[0] in self._engine.sessions or sids[0] in self._engine.farewells
+        sid = _sid(environ)
+        return sid in self._engine.sessions or sid in self._engine.farewells
 
     # Posts.
 
@@ -131,34 +127,66 @@ class Gateway:
         if self._bodies:
             self._look_later()
 
+    def _posted(
+        self, answered: Respond, environ: Environ, sock: socket.socket | None, start_response: StartResponse
+    ) -> Iterable[bytes]:
+        """Answer a post; where its connection can be kept, from the hub, which then serves the next ones."""
+        exchanges, sid = self.exchanges, _sid(environ)
+        if sock is None or not can_move(environ, sock) or not exchanges.may_keep(sid):
+            return _start(answered, start_response)
+        origin = origin_of(environ)
+        if origin is None:
+            return _start(answered, start_response)
+        try:
+            moved = Moved(environ, sock)
+        except OSError:  # no descriptor is left
+            return _start(answered, start_response)
+        Exchange(exchanges, sid, None if moved.early else origin).begin(moved.sock, answered)
+        return moved.finish("200 OK", start_response)
+
     # Polls.
 
     def _wait(
         self, wait: Wait, environ: Environ, sock: socket.socket | None, start_response: StartResponse
     ) -> Iterable[bytes]:
-        movable = sock is not None and can_move(environ, sock)
-        poll = Parked(self._runtime, wait) if movable else Blocking(self._runtime, wait, sock)
+        if sock is None or not can_move(environ, sock):
+            return self._wait_here(wait, environ, sock, start_response)
+        sid = _sid(environ)
+        exchange = Exchange(self.exchanges, sid, origin_of(environ) if self.exchanges.may_keep(sid) else None)
+        try:
+            frames = exchange.poll(wait)
+        except RemoteProtocolError:
+            return _start(wait.refuse(), start_response)
+        if frames is not None:
+            return _start(wait.respond(frames), start_response)
+        try:
+            moved = Moved(environ, sock)
+        except OSError as error:  # no descriptor is left: wait in this thread, which needs none
+            logger.warning("a poll has to wait in a thread: %s", error)
+            answered = exchange.withdraw()
+            if answered is not None:
+                return _start(answered, start_response)
+            return self._wait_here(wait, environ, sock, start_response)
+        if moved.early:
+            exchange.is_last()
+        exchange.begin(moved.sock)
+        return moved.finish("200 OK", start_response)
+
+    def _wait_here(
+        self, wait: Wait, environ: Environ, sock: socket.socket | None, start_response: StartResponse
+    ) -> Iterable[bytes]:
+        """Let the request's own thread wait."""
+        poll = Blocking(self._runtime, wait, sock)
         try:
             frames = wait.poll(poll.ready)
         except RemoteProtocolError:
             return _start(wait.refuse(), start_response)
         if frames is not None:
             return _start(wait.respond(frames), start_response)
-        if isinstance(poll, Blocking):
-            answered = poll.result()
-            if answered is None:
-                return _used_up(environ, sock, start_response)
-            return _start(answered, start_response)
-        assert sock is not None
-        try:
-            moved = Moved(environ, sock)
-        except OSError as error:  # no descriptor is left: wait in this thread, which needs none
-            logger.warning("a poll has to wait in a thread: %s", error)
-            if not wait.forget(poll.ready):
-                return _start(wait.respond(poll.frames), start_response)
-            return self._wait(wait, {**environ, STAY: True}, sock, start_response)
-        poll.park(moved.sock)
-        return moved.finish("200 OK", start_response)
+        answered = poll.result()
+        if answered is None:
+            return _used_up(environ, sock, start_response)
+        return _start(answered, start_response)
 
     # WebSockets.
 
@@ -178,7 +206,7 @@ class Gateway:
         options = self._engine.options
         reader = Reader(options.max_http_buffer_size, options.max_fragments, upgrade.extensions)
         deflate_from = options.compression_threshold if upgrade.extensions else None
-        head = _head(101, upgrade.headers)
+        start = head(101, upgrade.headers)
         moved = None
         if can_move(environ, sock):
             try:
@@ -186,11 +214,11 @@ class Gateway:
             except OSError as error:
                 logger.warning("a WebSocket has to keep its thread: %s", error)
         if moved is None:
-            return self._serve_here(upgrade, environ, sock, reader, deflate_from, head, start_response)
+            return self._serve_here(upgrade, environ, sock, reader, deflate_from, start, start_response)
         connection = Connection(
             self._runtime.hub, moved.sock, reader, options.max_backlog, deflate_from, slow=self._slow
         )
-        self._switch(connection, reader, upgrade, head, moved.early)
+        self._switch(connection, reader, upgrade, start, moved.early)
         return moved.finish("101 Switching Protocols", start_response)
 
     def _serve_here(
@@ -308,101 +336,6 @@ class _Nothing:
         self._other.close()
 
 
-class Parked:
-    """A poll that waits on a socket of our own, without a thread."""
-
-    def __init__(self, runtime: Threads, wait: Wait) -> None:
-        self._hub, self._wait = runtime.hub, wait
-        self._lock = threading.Lock()
-        self._sock: socket.socket | None = None
-        self._rest = b""
-        self._answer: bytes | None = None
-        self._sent = False
-        self.frames: Sequence[Frame] = ()
-        self._timer: Timer | None = None
-
-    def ready(self, frames: Sequence[Frame]) -> None:
-        """The poll is answered. Any thread."""
-        self.frames = frames
-        answer_ = self._wait.respond(frames)
-        data = (
-            _head(answer_.status, [*answer_.headers, ("Content-Length", str(len(answer_.body))), _CLOSE]) + answer_.body
-        )
-        with self._lock:
-            self._answer = data
-            sock = self._sock
-        if sock is not None:
-            self._hub.call_soon(self._send)
-
-    def park(self, sock: socket.socket) -> None:
-        """Begin to wait."""
-        with self._lock:
-            self._sock = sock
-        self._hub.call_soon(self._begin)
-
-    def _begin(self) -> None:
-        if self._answer is not None:
-            self._send()
-        elif self._sock is not None:
-            self._hub.watch(self._sock, self)
-
-    def _send(self) -> None:
-        if self._sock is None or self._rest:
-            return
-        assert self._answer is not None
-        self._rest = self._answer
-        self.writable()
-
-    def writable(self) -> None:
-        sock = self._sock
-        if sock is None:
-            return
-        try:
-            sent = sock.send(self._rest)
-        except (BlockingIOError, InterruptedError):
-            sent = 0
-        except OSError:
-            self._wait.abort()
-            self._end()
-            return
-        self._rest = self._rest[sent:]
-        if not self._rest:
-            self._sent = True
-            self._end()
-            return
-        self._hub.watch(sock, self, write=True)
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = self._hub.call_later(STALL, self.failed)
-
-    def readable(self) -> None:
-        """The peer has gone, or sends what it shouldn't while it waits."""
-        assert self._sock is not None
-        try:
-            data = self._sock.recv(4096)
-        except (BlockingIOError, InterruptedError):
-            return
-        except OSError:
-            data = b""
-        if not data:
-            self.failed()
-
-    def failed(self) -> None:
-        self._wait.forget(self.ready)
-        if not self._sent:  # what it was to get is lost, so the session can't go on
-            self._wait.abort()
-        self._end()
-
-    def _end(self) -> None:
-        with self._lock:
-            sock, self._sock = self._sock, None
-        if sock is not None:
-            if self._timer is not None:
-                self._timer.cancel()
-            self._hub.unwatch(sock)
-            sock.close()
-
-
 class Blocking:
     """A poll that waits in the server's thread; the hub looks whether the peer is still there."""
 
@@ -471,9 +404,6 @@ def _used_up(environ: Environ, sock: socket.socket | None, start_response: Start
     return []
 
 
-_CLOSE = ("Connection", "close")
-
-
 def find_socket(environ: Environ) -> socket.socket | None:
     """Return the client's socket where the server shows it, else None."""
     if environ.get("HTTP_VERSION") == "2":
@@ -516,6 +446,11 @@ def header_of(environ: Environ) -> Callable[[str], str | None]:
     return header
 
 
+def _sid(environ: Environ) -> str:
+    sids = parse_qs(environ.get("QUERY_STRING", "")).get("sid")
+    return sids[-1] if sids else ""
+
+
 def _has_body(environ: Environ) -> bool:
     return bool(environ.get("HTTP_TRANSFER_ENCODING")) or (environ.get("CONTENT_LENGTH") or "0").strip("0") != ""
 
@@ -529,7 +464,7 @@ def _read(read: Read, environ: Environ, counters: Counters) -> Respond | Wait:
             counters.bad_input.one(HTTP)
             read.fail()
             return Respond(
-                400, [("Content-Type", "application/json"), _NO_STORE, _CLOSE], b'{"code":3,"message":"Bad request"}'
+                400, [("Content-Type", "application/json"), _NO_STORE, CLOSE], b'{"code":3,"message":"Bad request"}'
             )
         if int(length) > read.limit:
             return _too_large(read)
@@ -551,7 +486,7 @@ def _read(read: Read, environ: Environ, counters: Counters) -> Respond | Wait:
         lost = True
     if lost:
         read.fail()
-        return Respond(400, [_NO_STORE, _CLOSE], b"")
+        return Respond(400, [_NO_STORE, CLOSE], b"")
     if len(body) > read.limit:
         return _too_large(read)
     return read.respond(bytes(body))
@@ -561,7 +496,7 @@ def _too_large(read: Read) -> Respond | Wait:
     """Answer, and close the connection, since the rest of the body stands in it."""
     answered = read.respond(None)
     if isinstance(answered, Respond):
-        return answered._replace(headers=[*answered.headers, _CLOSE])
+        return answered._replace(headers=[*answered.headers, CLOSE])
     return answered
 
 
@@ -569,12 +504,6 @@ def _start(answered: Respond, start_response: StartResponse) -> list[bytes]:
     headers = [*answered.headers, ("Content-Length", str(len(answered.body)))]
     start_response(f"{answered.status} {HTTPStatus(answered.status).phrase}", headers)
     return [answered.body]
-
-
-def _head(status: int, headers: Sequence[tuple[str, str]]) -> bytes:
-    lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", f"Date: {formatdate(time.time(), usegmt=True)}"]
-    lines += [f"{name}: {value}" for name, value in headers]
-    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 
 
 def _no_delay(sock: socket.socket) -> None:

@@ -20,8 +20,10 @@ class Quiet(WSGIRequestHandler):
 
 @contextmanager
 def serving(application):
-    """Serve a WSGI application; yield its port."""
+    """Serve a WSGI application; yield its port. If it has a method ``served_by``, that gets the server."""
     server = make_server("127.0.0.1", 0, application, threaded=True, request_handler=Quiet)
+    if hasattr(application, "served_by"):
+        application.served_by(server)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
     try:

@@ -363,22 +363,23 @@ def test_a_poll_that_was_answered_but_not_delivered_ends_the_session():
     site.server.engine.open_polling(session)
     polling = session.polling
     wait = wsgi.Wait(polling.poll, polling.forget, lambda frames: wsgi.Respond(200, [], b"4a"), None, session.lost)
-    hub, done = site.server.runtime.hub, threading.Event()
-    parked = wsgi.Parked(site.server.runtime, wait)
-    assert session.polling.poll(parked.ready) is None
+    exchange = wsgi.Exchange(site.server.gateway.exchanges, session.sid, None)
+    assert exchange.poll(wait) is None
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
-    parked.park(ours)
+    theirs.close()
+    sent, ended = threading.Event(), threading.Event()
 
     def within_the_hub():
-        theirs.close()
         session.send([engineio.Frame("4a")])
-        parked.readable()
-        done.set()
+        sent.set()
 
-    hub.call_soon(within_the_hub)
-    assert done.wait(LIMIT)
-    assert session.closed
+    site.server.runtime.hub.call_soon(within_the_hub)
+    exchange.begin(ours)
+    assert sent.wait(LIMIT)
+    site.server.runtime.hub.call_soon(lambda: site.server.runtime.hub.call_soon(ended.set))
+    assert ended.wait(LIMIT)
+    assert session.closed and ours.fileno() == -1
     site.server.shutdown()
 
 

@@ -1,0 +1,533 @@
+"""Exchange: a connection that has left its server, and over which a client polls and posts. The hub serves it.
+
+Theory of operation. A connection comes here with a poll that has to wait, or with a post. Its answer is sent from here,
+and where the server takes connections back, the connection is kept: the next request is looked at before it is taken
+from the socket. One that is written in the ordinary way, that belongs to a session that polls, and whose fields say the
+same as those of the request with which the connection came, is answered by the hub, and costs neither a thread nor a
+walk through the application. Any other goes back to the server, with the connection and unread. So what stands between
+the server and this package (proxies' fields, authentication) has seen all that it could judge by.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import socket
+import threading
+import time
+from collections.abc import Callable, Sequence
+from email.utils import formatdate
+from http import HTTPStatus
+from typing import Any, NamedTuple
+
+from ..errors import RemoteProtocolError
+from ..protocol.engineio.engine import Engine
+from ..protocol.engineio.frame import SEPARATOR
+from ..protocol.engineio.requests import Headers, Read, Request, Respond, Wait, answer
+from ..protocol.engineio.session import POLLING
+from ..protocol.http import Fields, Head, Heads
+from ..typing import Frame
+from . import calls
+from .hub import Hub
+
+logger = logging.getLogger("flask_realtime.io")
+
+Environ = dict[str, Any]
+TakeBack = Callable[[socket.socket], object]
+"""Gives a blocking socket, and the request that waits in it, to the server. In the hub's thread; must not wait."""
+
+STALL = 10.0
+"""Seconds that a client may take nothing of an answer before it is given up."""
+
+BODY = 30.0
+"""Seconds that a client has for the body of a request."""
+
+KEEP = 60.0
+"""Seconds that a connection is kept without a request."""
+
+_SWEEP = 1.0  # seconds between two looks at all of them
+_TURN = 64  # packets of a post whose handlers may run in the hub
+_SPARE = 64  # connections that are kept besides two for each session
+
+CLOSE = ("Connection", "close")
+
+# What may differ from request to request: it says nothing of where the request came from, or is judged anew each time.
+_FREE = frozenset(
+    (
+        *("accept", "accept-encoding", "cache-control", "connection", "content-length", "content-type", "origin"),
+        *("pragma", "priority", "referer"),
+    )
+)
+_SID = re.compile(r"(?:^|&)sid=([A-Za-z0-9_-]+)(?:&|$)")
+
+IDLE, WAITING, BODY_COMES, BUSY, SENDING, ENDED = "IDLE", "WAITING", "BODY_COMES", "BUSY", "SENDING", "ENDED"
+
+
+class Origin(NamedTuple):
+    """What the server and the layers above found out about a connection by its first request.
+
+    Attributes:
+        scheme: ``http`` or ``https``, as the client knows it.
+        path: Of the request's target, as it was sent.
+        fields: Those that later requests have to repeat.
+    """
+
+    scheme: str
+    path: str
+    fields: Fields
+
+    def covers(self, head: Head) -> bool:
+        """Whether another request comes from the same place."""
+        fields, seen = self.fields, 0
+        for name, value in head.fields.items():
+            if name not in _FREE:
+                if fields.get(name) != value:
+                    return False
+                seen += 1
+        return seen == len(fields) and head.path == self.path
+
+
+def origin_of(environ: Environ) -> Origin | None:
+    """Return what is known of a request's connection; None when it isn't to be kept."""
+    target = environ.get("RAW_URI") or environ.get("REQUEST_URI")
+    if not target or environ.get("SERVER_PROTOCOL") != "HTTP/1.1":
+        return None
+    if environ.get("HTTP_CONNECTION", "").lower() not in ("", "keep-alive"):
+        return None
+    fields = {
+        name: value
+        for key, value in environ.items()
+        if key.startswith("HTTP_") and (name := key[5:].lower().replace("_", "-")) not in _FREE
+    }
+    return Origin(environ.get("wsgi.url_scheme", "http"), target.partition("?")[0], fields)
+
+
+class Exchanges:
+    """All of a server's.
+
+    Attributes:
+        take_back: Gives a connection back to the server; None where that can't be done, so none is kept.
+    """
+
+    def __init__(self, engine: Engine, hub: Hub) -> None:
+        self.engine, self.hub = engine, hub
+        self.take_back: TakeBack | None = None
+        self._all: set[Exchange] = set()
+        self._sweeping = False
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    @property
+    def room(self) -> bool:
+        """Whether one more may be kept."""
+        return len(self._all) < 2 * len(self.engine.sessions) + _SPARE
+
+    def may_keep(self, sid: str) -> bool:
+        """Whether a connection over which a session's request came may be kept."""
+        session = self.engine.sessions.get(sid)
+        return self.take_back is not None and session is not None and session.state is POLLING and self.room
+
+    # The hub's thread.
+
+    def add(self, exchange: Exchange) -> None:
+        self._all.add(exchange)
+        if not self._sweeping:
+            self._sweeping = True
+            self.hub.call_later(_SWEEP, self._sweep)
+
+    def discard(self, exchange: Exchange) -> None:
+        self._all.discard(exchange)
+
+    def _sweep(self) -> None:
+        self._sweeping = False
+        now = time.monotonic()
+        for exchange in list(self._all):
+            exchange.look(now)
+        if self._all:
+            self._sweeping = True
+            self.hub.call_later(_SWEEP, self._sweep)
+
+
+class Exchange:
+    """One connection.
+
+    Its state is changed by the hub, but for one: a poll is answered by any thread.
+
+    Args:
+        exchanges: Where it belongs.
+        sid: Of the session that its first request is for.
+        origin: Of that request; None to close the connection after its answer.
+    """
+
+    __slots__ = (
+        "_ahead",
+        "_answer",
+        "_body",
+        "_descriptor",
+        "_due",
+        "_exchanges",
+        "_heads",
+        "_last",
+        "_length",
+        "_lock",
+        "_origin",
+        "_read",
+        "_rest",
+        "_sid",
+        "_sock",
+        "_state",
+        "_wait",
+    )
+
+    def __init__(self, exchanges: Exchanges, sid: str, origin: Origin | None) -> None:
+        self._exchanges, self._sid, self._origin = exchanges, sid, origin
+        self._lock = threading.Lock()  # guards the state, what is left to send, and sending
+        self._sock: socket.socket | None = None
+        self._descriptor = -1
+        self._state = BUSY
+        self._due = float("inf")
+        self._last = origin is None
+        self._ahead = False  # whether the next request came before this one's answer
+        self._heads = Heads() if origin is not None else None
+        self._wait: Wait | None = None
+        self._read: Read | None = None
+        self._body = bytearray()
+        self._length = 0
+        self._answer: Respond | None = None
+        self._rest = b""
+
+    # Its first request. The server's thread, before there is a socket.
+
+    def poll(self, wait: Wait) -> Sequence[Frame] | None:
+        """Ask for frames; when there are none, they are sent as soon as some come.
+
+        Raises:
+            RemoteProtocolError: See `Wait`.
+        """
+        self._wait, self._state = wait, WAITING
+        return wait.poll(self._ready)
+
+    def is_last(self) -> None:
+        """Close the connection after the answer."""
+        self._last = True
+
+    def withdraw(self) -> Respond | None:
+        """Take the poll back; returns its answer if that came meanwhile."""
+        assert self._wait is not None
+        if self._wait.forget(self._ready):
+            return None
+        while self._answer is None:  # whoever has the frames is about to hand them on
+            time.sleep(0.001)
+        return self._answer
+
+    def begin(self, sock: socket.socket, answered: Respond | None = None) -> None:
+        """Go on in the hub, with the answer to a post or with the poll that waits."""
+        with self._lock:
+            self._sock, self._descriptor = sock, sock.fileno()
+            if answered is not None:
+                self._answer = answered
+        self._exchanges.hub.call_soon(self._begin)
+
+    def _begin(self) -> None:
+        if self._sock is None:
+            return  # the poll was answered, and that was all
+        self._exchanges.add(self)
+        answered = self._answer
+        if answered is not None:
+            self._answer = None
+            self._respond(answered)
+        self._watch()
+
+    # Answers.
+
+    def _ready(self, frames: Sequence[Frame]) -> None:
+        """The poll is answered. Any thread."""
+        wait = self._wait
+        assert wait is not None
+        answered = wait.respond(frames)
+        with self._lock:
+            if self._sock is None:
+                self._answer = answered  # `begin` sends it, or nobody is left to get it
+                return
+        self._respond(answered)
+
+    def _respond(self, answered: Respond) -> None:
+        """Send an answer; what the socket doesn't take now is left to the hub. Any thread."""
+        exchanges = self._exchanges
+        session = exchanges.engine.sessions.get(self._sid)
+        last = self._last or session is None or session.state is not POLLING or CLOSE in answered.headers
+        data = response(answered, last)
+        with self._lock:
+            sock = self._sock
+            if sock is None or self._state is ENDED:
+                return
+            sent, lost = _send(sock, self._descriptor, data)
+            self._last = last
+            if sent == len(data):
+                self._state, self._due, self._wait = IDLE, time.monotonic() + KEEP, None
+            else:
+                self._rest = data[sent:]
+                self._state, self._due = SENDING, time.monotonic() + STALL
+            settled = sent == len(data) and not last and not self._ahead
+        if lost:
+            exchanges.hub.call_soon(self.failed)
+        elif not settled:
+            exchanges.hub.call_soon(self._settle)
+
+    def _settle(self) -> None:
+        """After an answer: what it left to do. The hub's thread, as all below."""
+        if self._sock is None:
+            return
+        if self._state is IDLE and self._last:
+            self._end()
+        else:
+            self._ahead = False
+            self._watch()
+
+    def _watch(self) -> None:
+        sock = self._sock
+        if sock is None:
+            return
+        hub, sending = self._exchanges.hub, self._state is SENDING
+        if self._ahead:
+            hub.watch_write_only(sock, self, sending)
+        else:
+            hub.watch(sock, self, sending)
+
+    def writable(self) -> None:
+        with self._lock:
+            sock = self._sock
+            if sock is None or self._state is not SENDING:
+                return
+            sent, lost = _send(sock, self._descriptor, self._rest)
+            self._rest = self._rest[sent:]
+            if sent:
+                self._due = time.monotonic() + STALL
+            if not self._rest:
+                self._state, self._due, self._wait = IDLE, time.monotonic() + KEEP, None
+            done = not self._rest
+        if lost:
+            self.failed()
+        elif done:
+            self._settle()
+
+    # Requests.
+
+    def readable(self) -> None:
+        sock = self._sock
+        if sock is None:
+            return
+        if self._state is BODY_COMES:
+            self._read_body(sock)
+            return
+        try:
+            data = self._exchanges.hub.receiver.recv(sock, self._descriptor, peek=True)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self.failed()
+        elif self._state is IDLE:
+            if self._last:
+                self._end()  # it was told that nothing more is read
+            else:
+                self._take(sock, data)
+        else:  # it has to wait for its turn
+            with self._lock:
+                self._ahead = True
+                if self._state is IDLE:  # it was answered just now
+                    self._ahead = False
+            self._watch()
+
+    def _take(self, sock: socket.socket, data: bytes) -> None:
+        """Serve a request, or give it back."""
+        assert self._heads is not None
+        engine = self._exchanges.engine
+        head = self._heads.read(data)
+        sid = self._is_ours(head) if head is not None else None
+        if head is None or sid is None:
+            self._give_back(sock)
+            return
+        receiver = self._exchanges.hub.receiver
+        here = receiver.recv(sock, self._descriptor, min(head.size + head.length, len(data)))[head.size :]
+        self._sid, self._last = sid, head.last or not self._exchanges.room
+        self._state, self._due = BUSY, float("inf")
+        assert self._origin is not None
+        scheme = self._origin.scheme
+        outcome = answer(engine, Request(head.method, head.query, _finder(head.fields), scheme, None, True))
+        if isinstance(outcome, Read):
+            self._read = outcome
+            self._body += here
+            self._length = head.length
+            if len(here) < head.length:
+                self._state, self._due = BODY_COMES, time.monotonic() + BODY
+            else:
+                self._receive()
+            return
+        if len(here) < head.length:
+            self._last = True  # the rest of its body is nobody's
+        self._finish(outcome)
+
+    def _is_ours(self, head: Head) -> str | None:
+        """Return the id of the session that a request is for; None when it is for the server."""
+        exchanges, origin = self._exchanges, self._origin
+        options = exchanges.engine.options
+        if origin is None or not origin.covers(head) or head.length > options.max_http_buffer_size:
+            return None
+        if callable(options.cors_allowed_origins) and "origin" in head.fields:
+            return None  # it may want to see the environ
+        match = _SID.search(head.query)
+        if match is None or head.query.count("sid=") != 1:
+            return None
+        session = exchanges.engine.sessions.get(match[1])
+        return match[1] if session is not None and session.state is POLLING else None
+
+    def _give_back(self, sock: socket.socket) -> None:
+        take_back = self._exchanges.take_back
+        with self._lock:
+            self._sock, self._state = None, ENDED
+        self._exchanges.discard(self)
+        self._exchanges.hub.unwatch(sock)
+        try:
+            if take_back is None:
+                raise OSError("there is no server any more")
+            sock.setblocking(True)
+            take_back(sock)
+        except Exception as error:  # whatever the server's own code says to it
+            logger.warning("a connection could not be given back to its server: %s", error)
+            sock.close()
+
+    def _read_body(self, sock: socket.socket) -> None:
+        missing = self._length - len(self._body)
+        try:
+            data = self._exchanges.hub.receiver.recv(sock, self._descriptor, min(missing, calls.SIZE))
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self.failed()
+            return
+        self._body += data
+        if len(data) == missing:
+            self._receive()
+
+    def _receive(self) -> None:
+        """Hand the body on. Its handlers may run here, and take the lead from this thread."""
+        read, body = self._read, bytes(self._body)
+        assert read is not None
+        self._read, self._body, self._state, self._due = None, bytearray(), BUSY, float("inf")
+        hub = self._exchanges.hub
+        leader = hub.leader
+        if body.count(SEPARATOR.encode()) < _TURN:
+            hub.reading = self
+        outcome = read.respond(body)
+        if hub.leader == leader:
+            hub.reading = None
+            self._finish(outcome)
+        else:
+            hub.call_soon(self._finish, outcome)
+
+    def resume(self) -> None:
+        """A handler holds up the thread that led: that one goes on with the request, and we don't look for the next."""
+        if self._state is BUSY:
+            self._ahead = True
+            self._watch()
+
+    def _finish(self, outcome: Respond | Wait | Any) -> None:
+        if isinstance(outcome, Wait):
+            self._wait, self._state = outcome, WAITING
+            try:
+                frames = outcome.poll(self._ready)
+            except RemoteProtocolError:
+                outcome = outcome.refuse()
+            else:
+                if frames is None:
+                    if self._ahead:
+                        self._settle()
+                    return
+                outcome = outcome.respond(frames)
+        assert isinstance(outcome, Respond)
+        self._respond(outcome)
+
+    # Ends.
+
+    def look(self, now: float) -> None:
+        """End what has been of no use for too long."""
+        if self._state is IDLE:
+            session = self._exchanges.engine.sessions.get(self._sid)
+            if now >= self._due or session is None or session.state is not POLLING:
+                self._end()
+        elif now >= self._due:
+            self.failed()
+
+    def failed(self) -> None:
+        """The peer has gone, or has to."""
+        state = self._state
+        if state is WAITING or state is SENDING:
+            wait = self._wait
+            if wait is not None:
+                wait.forget(self._ready)
+                with self._lock:
+                    lost = self._state is not IDLE
+                if lost:  # what it was to get is lost, so the session can't go on
+                    wait.abort()
+        elif state is BODY_COMES:
+            assert self._read is not None
+            self._read.fail()
+        self._end()
+
+    def _end(self) -> None:
+        with self._lock:
+            sock, self._sock = self._sock, None
+            self._state = ENDED
+        self._exchanges.discard(self)
+        if sock is not None:
+            self._exchanges.hub.unwatch(sock)
+            sock.close()
+
+
+def _finder(fields: Fields) -> Callable[[str], str | None]:
+    return lambda name: fields.get(name.lower())
+
+
+def _send(sock: socket.socket, descriptor: int, data: bytes) -> tuple[int, bool]:
+    """Return how much the socket took, and whether the peer is lost."""
+    if calls.send is not None and len(data) <= calls.SIZE:
+        sent = calls.send(descriptor, data, len(data), calls.FLAGS)
+        if sent >= 0:
+            return int(sent), False
+    try:
+        return sock.send(data), False
+    except (BlockingIOError, InterruptedError):
+        return 0, False
+    except OSError:
+        return 0, True
+
+
+def response(answered: Respond, last: bool) -> bytes:
+    """Return an answer's bytes; ``last`` says that the connection is closed after it."""
+    headers = [*answered.headers, ("Content-Length", str(len(answered.body)))]
+    if last and CLOSE not in headers:
+        headers.append(CLOSE)
+    return head(answered.status, headers) + answered.body
+
+
+_dates: tuple[int, str] = (0, "")
+
+
+def _date() -> str:
+    global _dates
+    now = int(time.time())
+    if _dates[0] != now:
+        _dates = now, formatdate(now, usegmt=True)
+    return _dates[1]
+
+
+def head(status: int, headers: Headers | Sequence[tuple[str, str]]) -> bytes:
+    """Return the head of an answer."""
+    lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", f"Date: {_date()}"]
+    lines += [f"{name}: {value}" for name, value in headers]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
