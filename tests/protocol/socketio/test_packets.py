@@ -5,6 +5,7 @@ from decimal import Decimal
 import pytest
 
 from flask_realtime.errors import RemoteProtocolError
+from flask_realtime.protocol.socketio import packets
 from flask_realtime.protocol.socketio.packets import (
     ACK,
     CONNECT,
@@ -119,6 +120,19 @@ def test_nan_beside_bytes():
     text, attachment = encode(Packet(EVENT, "/", None, ["x", NAN, b"a", "\ud800"]))
     assert text == '51-["x",null,{"_placeholder":true,"num":0},"\\ud800"]'
     assert attachment == b"a"
+
+
+def test_a_python_whose_encoder_has_no_core(monkeypatch):
+    monkeypatch.setattr(json.encoder, "c_make_encoder", None)
+    assert "".join(packets._make_encode()(["ä", {"b": 1.5}], 0)) == '["ä",{"b":1.5}]'
+
+
+def test_white_space_around_a_payload():
+    for text in ('2 ["a"]', '2["a"]\n', '2\t["a"] '):
+        assert decode(text).data == ["a"]
+    for text in ('2["a"]["b"]', "2 ", '2["a"] x', '2["a",]'):
+        with pytest.raises(RemoteProtocolError, match="isn't JSON"):
+            decode(text)
 
 
 @pytest.mark.parametrize("value", [{1, 2}, object(), Decimal(1), 1j, {"a": [object()]}, {b"key": 1}, {(1,): 1}])
