@@ -101,6 +101,7 @@ class Core:
     ) -> None:
         self.logger = logger
         self._burst, self._clock, self._emitted = Burst(runtime, join), clock, float("-inf")
+        self._emitted_to = ""
         self.counters = counters or Counters(runtime.lock(), runtime.now)
         self._call = self.counters.handlers.run
         self._count_in, self._count_out = self.counters.events_in.one, self.counters.events_out.one
@@ -441,7 +442,10 @@ class Core:
         if callback is None:
             frames = self._frames(Packet(EVENT, namespace, None, [event, *args]))
             clock, burst = self._clock, self._burst
-            if burst.active or (clock is not None and clock() - self._emitted < CLOSE):
+            first = targets[0].sid
+            # Emits to others are no part of a burst: there would be nothing to join.
+            close = clock is not None and first == self._emitted_to and clock() - self._emitted < CLOSE
+            if close or burst.active:
                 if all(client.state is CONNECTED for client in targets) and burst.add(targets, frames, True):
                     self.counters.events_out.add(len(targets))
                     return targets
@@ -455,7 +459,7 @@ class Core:
                     client.send(frames, lock)
             self.counters.events_out.add(len(targets) - gone)
             if clock is not None:
-                self._emitted = clock()
+                self._emitted, self._emitted_to = clock(), first
             return targets
         packet = Packet(EVENT, namespace, None, [event, *args])
         self.codec.encode(packet)  # what can't be sent fails before anything waits for an answer

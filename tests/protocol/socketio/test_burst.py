@@ -45,6 +45,14 @@ def test_emits_that_are_apart_go_out_at_once(party):
         party.runtime.advance(CLOSE)
 
 
+def test_emits_to_others_go_out_at_once(party):
+    one, two = party.join(), party.join()
+    for number in range(4):
+        for guest in (one, two):
+            emit(party, number, to=guest.sid)
+            assert batches(guest) == [news(number)]
+
+
 def test_the_end_of_a_handler_sends_what_waits_and_its_acknowledgement_after_it(party):
     guest, other = party.join(), party.join()
     party.on("work", "quiet")
