@@ -449,6 +449,7 @@ class Server:
             self.engine.close_all(*last_words, busy=_busy)
             time.sleep(0.005)  # only while the process ends
         self.engine.close_all(*last_words)
+        self.gateway.exchanges.close()
         if not self.runtime.stop(max(1.0, self._deadline - time.monotonic())):
             self.logger.warning("some handlers still ran after %s s", self.shutdown_timeout)
 
@@ -464,7 +465,7 @@ class Server:
         """Serve again after a `shutdown`."""
         self.on_stop(False)
         self._ended = None
-        self.gateway.stopping = False
+        self.gateway.stopping = self.gateway.exchanges.closing = False
 
     def start_background_task(self, target: Callable[..., Any], *args: Any, **kwargs: Any) -> threading.Thread:
         """Run a function in a thread of its own; returns it, so that you can ``join()`` it."""

@@ -11,19 +11,19 @@ the server and this package (proxies' fields, authentication) has seen all that 
 from __future__ import annotations
 
 import logging
-import re
 import socket
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from email.utils import formatdate
+from functools import partial
 from http import HTTPStatus
 from typing import Any, NamedTuple
 
 from ..errors import RemoteProtocolError
 from ..protocol.engineio.engine import Engine
-from ..protocol.engineio.frame import SEPARATOR
-from ..protocol.engineio.requests import Headers, Read, Request, Respond, Wait, answer
+from ..protocol.engineio.requests import Headers, Read, Request, Respond, Wait, answer, fields_of
 from ..protocol.engineio.session import POLLING
 from ..protocol.http import Fields, Head, Heads
 from ..typing import Frame
@@ -45,6 +45,9 @@ BODY = 30.0
 KEEP = 60.0
 """Seconds that a connection is kept without a request."""
 
+AFTER = 2.0
+"""Seconds that it is kept when the session whose requests came over it has ended: the next one may be on its way."""
+
 _SWEEP = 1.0  # seconds between two looks at all of them
 _TURN = 64  # packets of a post whose handlers may run in the hub
 _SPARE = 64  # connections that are kept besides two for each session
@@ -55,10 +58,9 @@ CLOSE = ("Connection", "close")
 _FREE = frozenset(
     (
         *("accept", "accept-encoding", "cache-control", "connection", "content-length", "content-type", "origin"),
-        *("pragma", "priority", "referer"),
+        *("pragma", "priority", "referer", "traceparent", "tracestate", "x-correlation-id", "x-request-id"),
     )
 )
-_SID = re.compile(r"(?:^|&)sid=([A-Za-z0-9_-]+)(?:&|$)")
 
 IDLE, WAITING, BODY_COMES, BUSY, SENDING, ENDED = "IDLE", "WAITING", "BODY_COMES", "BUSY", "SENDING", "ENDED"
 
@@ -69,22 +71,33 @@ class Origin(NamedTuple):
     Attributes:
         scheme: ``http`` or ``https``, as the client knows it.
         path: Of the request's target, as it was sent.
-        fields: Those that later requests have to repeat.
+        query: Of its query, what later requests have to repeat.
+        fields: Of its head, the same.
     """
 
     scheme: str
     path: str
+    query: Fields
     fields: Fields
 
-    def covers(self, head: Head) -> bool:
+    def covers(self, head: Head, query: Fields) -> bool:
         """Whether another request comes from the same place."""
+        if _without_own(query) != self.query:
+            return False
         fields, seen = self.fields, 0
         for name, value in head.fields.items():
             if name not in _FREE:
                 if fields.get(name) != value:
                     return False
                 seen += 1
-        return seen == len(fields) and head.path == self.path
+        return seen == len(fields)
+
+
+def _without_own(query: Fields) -> Fields:
+    """Return a query without what each request and each session has of its own. It is changed."""
+    query.pop("sid", None)
+    query.pop("t", None)
+    return query
 
 
 def origin_of(environ: Environ) -> Origin | None:
@@ -99,7 +112,8 @@ def origin_of(environ: Environ) -> Origin | None:
         for key, value in environ.items()
         if key.startswith("HTTP_") and (name := key[5:].lower().replace("_", "-")) not in _FREE
     }
-    return Origin(environ.get("wsgi.url_scheme", "http"), target.partition("?")[0], fields)
+    path, _, query = target.partition("?")
+    return Origin(environ.get("wsgi.url_scheme", "http"), path, _without_own(fields_of(query)), fields)
 
 
 class Exchanges:
@@ -107,13 +121,17 @@ class Exchanges:
 
     Attributes:
         take_back: Gives a connection back to the server; None where that can't be done, so none is kept.
+        closing: Whether none is to be kept any more.
+        strangers: Ids of sessions whose requests never come from the same place, so that it isn't worth while.
     """
 
     def __init__(self, engine: Engine, hub: Hub) -> None:
         self.engine, self.hub = engine, hub
         self.take_back: TakeBack | None = None
+        self.closing = False
+        self.strangers: set[str] = set()
         self._all: set[Exchange] = set()
-        self._sweeping = False
+        self._round = 0
 
     def __len__(self) -> int:
         return len(self._all)
@@ -121,32 +139,46 @@ class Exchanges:
     @property
     def room(self) -> bool:
         """Whether one more may be kept."""
-        return len(self._all) < 2 * len(self.engine.sessions) + _SPARE
+        return len(self._all) < 2 * len(self.engine.sessions) + _SPARE and not self.closing
 
     def may_keep(self, sid: str) -> bool:
         """Whether a connection over which a session's request came may be kept."""
         session = self.engine.sessions.get(sid)
-        return self.take_back is not None and session is not None and session.state is POLLING and self.room
+        polls = session is not None and session.state is POLLING
+        return polls and self.take_back is not None and sid not in self.strangers and self.room
+
+    def close(self) -> None:
+        """Keep none any more."""
+        self.closing = True
+        if self.hub.running:
+            self.hub.call_soon(self._close)
 
     # The hub's thread.
 
     def add(self, exchange: Exchange) -> None:
         self._all.add(exchange)
-        if not self._sweeping:
-            self._sweeping = True
-            self.hub.call_later(_SWEEP, self._sweep)
+        if len(self._all) == 1:
+            self._round += 1  # whatever became of the last one: its hub may have ended
+            self.hub.call_later(_SWEEP, partial(self._sweep, self._round))
 
     def discard(self, exchange: Exchange) -> None:
         self._all.discard(exchange)
 
-    def _sweep(self) -> None:
-        self._sweeping = False
+    def _sweep(self, number: int) -> None:
+        if number != self._round:
+            return
         now = time.monotonic()
         for exchange in list(self._all):
             exchange.look(now)
+        self.strangers &= self.engine.sessions.keys()
         if self._all:
-            self._sweeping = True
-            self.hub.call_later(_SWEEP, self._sweep)
+            self.hub.call_later(_SWEEP, partial(self._sweep, number))
+        else:
+            self._round += 1
+
+    def _close(self) -> None:
+        for exchange in list(self._all):
+            exchange.leave()
 
 
 class Exchange:
@@ -169,6 +201,7 @@ class Exchange:
         "_exchanges",
         "_heads",
         "_last",
+        "_left",
         "_length",
         "_lock",
         "_origin",
@@ -194,6 +227,7 @@ class Exchange:
         self._read: Read | None = None
         self._body = bytearray()
         self._length = 0
+        self._left: deque[str | bytes] = deque()  # packets of a post
         self._answer: Respond | None = None
         self._rest = b""
 
@@ -256,7 +290,8 @@ class Exchange:
         """Send an answer; what the socket doesn't take now is left to the hub. Any thread."""
         exchanges = self._exchanges
         session = exchanges.engine.sessions.get(self._sid)
-        last = self._last or session is None or session.state is not POLLING or CLOSE in answered.headers
+        over = session is None or session.state is not POLLING or exchanges.closing
+        last = self._last or over or CLOSE in answered.headers
         data = response(answered, last)
         with self._lock:
             sock = self._sock
@@ -327,7 +362,10 @@ class Exchange:
             return
         except OSError:
             data = b""
-        if not data:
+        if not data and self._state is BUSY:  # it may still want its answer
+            self._last = self._ahead = True
+            self._watch()
+        elif not data:
             self.failed()
         elif self._state is IDLE:
             if self._last:
@@ -374,15 +412,22 @@ class Exchange:
         """Return the id of the session that a request is for; None when it is for the server."""
         exchanges, origin = self._exchanges, self._origin
         options = exchanges.engine.options
-        if origin is None or not origin.covers(head) or head.length > options.max_http_buffer_size:
+        if origin is None or head.path != origin.path or head.length > options.max_http_buffer_size:
             return None
         if callable(options.cors_allowed_origins) and "origin" in head.fields:
             return None  # it may want to see the environ
-        match = _SID.search(head.query)
-        if match is None or head.query.count("sid=") != 1:
+        try:
+            query = fields_of(head.query)
+        except ValueError:
             return None
-        session = exchanges.engine.sessions.get(match[1])
-        return match[1] if session is not None and session.state is POLLING else None
+        sid = query.get("sid", "")
+        session = exchanges.engine.sessions.get(sid)
+        if session is None or session.state is not POLLING:
+            return None
+        if not origin.covers(head, query):
+            exchanges.strangers.add(sid)
+            return None
+        return sid
 
     def _give_back(self, sock: socket.socket) -> None:
         take_back = self._exchanges.take_back
@@ -415,28 +460,37 @@ class Exchange:
             self._receive()
 
     def _receive(self) -> None:
-        """Hand the body on. Its handlers may run here, and take the lead from this thread."""
+        """Hand the body on."""
         read, body = self._read, bytes(self._body)
         assert read is not None
-        self._read, self._body, self._state, self._due = None, bytearray(), BUSY, float("inf")
-        hub = self._exchanges.hub
-        leader = hub.leader
-        if body.count(SEPARATOR.encode()) < _TURN:
-            hub.reading = self
-        outcome = read.respond(body)
-        if hub.leader == leader:
-            hub.reading = None
-            self._finish(outcome)
+        self._body, self._state, self._due = bytearray(), BUSY, float("inf")
+        packets = read.begin(body)
+        if isinstance(packets, Respond):
+            self._finish(packets)
         else:
-            hub.call_soon(self._finish, outcome)
+            self._left.extend(packets)
+            self.resume()
 
     def resume(self) -> None:
-        """A handler holds up the thread that led: that one goes on with the request, and we don't look for the next."""
-        if self._state is BUSY:
-            self._ahead = True
-            self._watch()
+        """Hand on what is left of the packets, and answer. A handler may run here, and lose the lead to another thread.
+
+        That one then goes on here, so neither the other packets nor the answer wait for the handler.
+        """
+        read, left, hub = self._read, self._left, self._exchanges.hub
+        assert read is not None
+        leader, turn = hub.leader, len(left) - _TURN
+        hub.reading = self
+        while left:
+            if len(left) == turn:
+                hub.reading = None  # the rest is the pool's, for the sake of the other clients
+            read.take(left.popleft())
+            if hub.leader != leader:
+                return
+        hub.reading = None
+        self._finish(read.end())
 
     def _finish(self, outcome: Respond | Wait | Any) -> None:
+        self._read = None
         if isinstance(outcome, Wait):
             self._wait, self._state = outcome, WAITING
             try:
@@ -445,8 +499,6 @@ class Exchange:
                 outcome = outcome.refuse()
             else:
                 if frames is None:
-                    if self._ahead:
-                        self._settle()
                     return
                 outcome = outcome.respond(frames)
         assert isinstance(outcome, Respond)
@@ -456,12 +508,24 @@ class Exchange:
 
     def look(self, now: float) -> None:
         """End what has been of no use for too long."""
-        if self._state is IDLE:
-            session = self._exchanges.engine.sessions.get(self._sid)
-            if now >= self._due or session is None or session.state is not POLLING:
-                self._end()
+        session = self._exchanges.engine.sessions.get(self._sid)
+        if self._state is not IDLE:
+            if now >= self._due:
+                self.failed()
         elif now >= self._due:
-            self.failed()
+            self.leave()
+        elif session is None or session.state is not POLLING:
+            self._due = min(self._due, now + AFTER)
+
+    def leave(self) -> None:
+        """End it if it isn't in use."""
+        if self._state is IDLE and self._sock is not None:
+            try:
+                data = self._exchanges.hub.receiver.recv(self._sock, self._descriptor, 1, peek=True)
+            except OSError:
+                data = b""
+            if not data:
+                self._end()  # else a request has come, which is about to be read
 
     def failed(self) -> None:
         """The peer has gone, or has to."""

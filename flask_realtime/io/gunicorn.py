@@ -36,12 +36,14 @@ class Worker:
         module = sys.modules.get("gunicorn.workers.gthread")
         if module is None or not isinstance(self._worker, module.ThreadWorker):
             return None
+        if getattr(self._worker.cfg, "proxy_protocol", False) not in (False, None, "off"):
+            return None  # it would believe the line of a proxy again, whoever sends it
         return self._take_back if hasattr(module, "TConn") and hasattr(self._worker, "enqueue_req") else None
 
     def _take_back(self, sock: socket.socket) -> None:
         worker = self._worker
         module = sys.modules["gunicorn.workers.gthread"]
-        connection = module.TConn(worker.cfg, sock, sock.getpeername(), sock.getsockname())
+        connection = module.TConn(worker.cfg, sock, sock.getpeername(), self._listener_of(sock))
 
         def enqueue() -> None:
             worker.nr_conns += 1
@@ -52,6 +54,15 @@ class Worker:
             queue.defer(enqueue)
         else:
             enqueue()
+
+    def _listener_of(self, sock: socket.socket) -> Any:
+        """Return the name of the listener that has accepted a connection."""
+        own = sock.getsockname()
+        for listener in self._worker.sockets:
+            name = listener.getsockname()
+            if name == own or (isinstance(name, tuple) and isinstance(own, tuple) and name[1] == own[1]):
+                return name
+        return own
 
     @property
     def master(self) -> int:

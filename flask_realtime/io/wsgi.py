@@ -134,7 +134,7 @@ class Gateway:
         exchanges, sid = self.exchanges, _sid(environ)
         if sock is None or not can_move(environ, sock) or not exchanges.may_keep(sid):
             return _start(answered, start_response)
-        origin = origin_of(environ)
+        origin = origin_of(environ) if Moved.can_tell(environ) else None
         if origin is None:
             return _start(answered, start_response)
         try:
@@ -152,7 +152,8 @@ class Gateway:
         if sock is None or not can_move(environ, sock):
             return self._wait_here(wait, environ, sock, start_response)
         sid = _sid(environ)
-        exchange = Exchange(self.exchanges, sid, origin_of(environ) if self.exchanges.may_keep(sid) else None)
+        keep = self.exchanges.may_keep(sid) and Moved.can_tell(environ)
+        exchange = Exchange(self.exchanges, sid, origin_of(environ) if keep else None)
         try:
             frames = exchange.poll(wait)
         except RemoteProtocolError:
@@ -299,10 +300,16 @@ class Moved:
         self._environ = environ
         self.early = self._leftover()
 
+    @staticmethod
+    def can_tell(environ: Environ) -> bool:
+        """Whether it can be told what the server has read beyond the request."""
+        stream = environ.get("wsgi.input")
+        return isinstance(stream, io.BufferedReader) or _unreader(stream) is not None
+
     def _leftover(self) -> bytes:
         """Take the bytes that came in the same segment as the request."""
         stream = self._environ.get("wsgi.input")
-        unreader = getattr(getattr(stream, "reader", None), "unreader", None)
+        unreader = _unreader(stream)
         if unreader is not None:  # gunicorn
             take = getattr(unreader, "take_buffered", None)
             if take is not None:
@@ -321,6 +328,11 @@ class Moved:
         """Give the server an answer for its dummy."""
         start_response(status, [("Content-Length", "0"), ("Connection", "close")])
         return _Nothing(self._other)
+
+
+def _unreader(stream: Any) -> Any:
+    """Return what gunicorn keeps of what it has read, behind the stream of a request's body."""
+    return getattr(getattr(stream, "reader", None), "unreader", None)
 
 
 class _Nothing:
@@ -489,15 +501,19 @@ def _read(read: Read, environ: Environ, counters: Counters) -> Respond | Wait:
         return Respond(400, [_NO_STORE, CLOSE], b"")
     if len(body) > read.limit:
         return _too_large(read)
-    return read.respond(bytes(body))
+    packets = read.begin(bytes(body))
+    if isinstance(packets, Respond):
+        return packets
+    for packet in packets:
+        read.take(packet)
+    return read.end()
 
 
-def _too_large(read: Read) -> Respond | Wait:
+def _too_large(read: Read) -> Respond:
     """Answer, and close the connection, since the rest of the body stands in it."""
-    answered = read.respond(None)
-    if isinstance(answered, Respond):
-        return answered._replace(headers=[*answered.headers, CLOSE])
-    return answered
+    answered = read.begin(None)
+    assert isinstance(answered, Respond)
+    return answered._replace(headers=[*answered.headers, CLOSE])
 
 
 def _start(answered: Respond, start_response: StartResponse) -> list[bytes]:

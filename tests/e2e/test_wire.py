@@ -1,6 +1,7 @@
 """What is on the wire, byte for byte: Engine.IO 4 and Socket.IO 5 by raw requests and a strict WebSocket peer."""
 
 import contextlib
+import http.client
 import json
 import socket
 import ssl
@@ -11,7 +12,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from .raw import SEPARATOR, Polling, fetch, target
-from .servers import GOOD_ORIGIN, wait_until
+from .servers import GOOD_ORIGIN, Server, wait_until
 
 pytestmark = pytest.mark.e2e
 
@@ -211,6 +212,47 @@ def test_a_client_keeps_its_connections(wire):
             kept = kept + 1 if None not in before and (one.sock, two.sock) == before else 0
     # Werkzeug closes each connection that it answers on itself, which it does under TLS.
     assert kept == 10 or wire.kind == "werkzeug-tls"
+
+
+def request(method, path, *fields, body=""):
+    lines = [f"{method} {path} HTTP/1.1", "Host: 127.0.0.1", *fields]
+    return ("\r\n".join(lines) + "\r\n\r\n" + body).encode()
+
+
+def answer_on(sock):
+    """Read one answer; None at the end of the stream."""
+    response = http.client.HTTPResponse(sock)
+    try:
+        response.begin()
+    except (http.client.RemoteDisconnected, ConnectionError):
+        return None
+    return response.status, response.read().decode()
+
+
+def test_what_follows_a_post_in_chunks_is_answered_or_the_connection_ends(wire):
+    session = Polling(wire)
+    session.join()
+    with contextlib.closing(wire.socket()) as sock:
+        chunked = request("POST", session.target, "Transfer-Encoding: chunked", body="b\r\n420[\"sync\"]\r\n0\r\n\r\n")
+        sock.sendall(chunked + request("GET", session.target))
+        assert answer_on(sock) == (200, "ok")
+        assert answer_on(sock) in ((200, '430["synced"]'), None)
+
+
+def test_the_word_of_a_proxy_counts_once_for_a_connection(tmp_path, monkeypatch):
+    monkeypatch.setenv("GUNICORN_CMD_ARGS", "--proxy-protocol")
+    server = Server("gunicorn-threads", tmp_path)
+    try:
+        session = Polling(server)
+        session.join()
+        with contextlib.closing(server.socket()) as sock:
+            for _ in range(3):
+                sock.sendall(request("POST", session.target, "Content-Length: 1", body="6"))
+                assert answer_on(sock) == (200, "ok")
+            sock.sendall(b"PROXY TCP4 10.0.0.1 127.0.0.1 1 2\r\n" + request("GET", "/"))
+            assert answer_on(sock)[0] == 400
+    finally:
+        server.stop()
 
 
 def test_one_post_carries_a_thousand_packets(wire):

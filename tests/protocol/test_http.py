@@ -10,7 +10,7 @@ from gunicorn.http.unreader import IterUnreader
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flask_realtime.protocol.engineio.requests import _fields
+from flask_realtime.protocol.engineio.requests import fields_of
 from flask_realtime.protocol.http import LARGEST, Heads
 
 GET = b"GET /socket.io/?EIO=4&sid=a HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -143,10 +143,10 @@ def test_no_head_has_two_meanings(data, changes):
 
 @given(st.text(alphabet="ab=&%+;/ü\x00 4", max_size=20) | st.text(max_size=20))
 def test_a_query_means_the_same_either_way(query):
-    assert _fields(query) == dict(parse_qsl(query, keep_blank_values=True))
+    assert fields_of(query) == dict(parse_qsl(query, keep_blank_values=True))
 
 
 def test_a_query_has_an_end():
     with pytest.raises(ValueError, match="fields"):
-        _fields("&".join(f"a{number}" for number in range(65)))
-    assert len(_fields("&".join(f"a{number}" for number in range(64)))) == 64
+        fields_of("&".join(f"a{number}" for number in range(65)))
+    assert len(fields_of("&".join(f"a{number}" for number in range(64)))) == 64

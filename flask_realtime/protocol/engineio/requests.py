@@ -74,10 +74,20 @@ class Wait(NamedTuple):
 
 
 class Read(NamedTuple):
-    """Read the body, at most ``limit`` bytes, then go on with ``respond(body)``; None for a body that is larger."""
+    """Read the body, then hand its packets on, one by one, and answer.
+
+    Attributes:
+        limit: Bytes of the body at most.
+        begin: Gets the body, or None for one that is larger. Returns the packets in it, or the answer that refuses it.
+        take: Gets one packet after the other.
+        end: Makes the answer, when all are taken.
+        fail: To be called when the body doesn't come.
+    """
 
     limit: int
-    respond: Callable[[bytes | None], Respond | Wait]
+    begin: Callable[[bytes | None], Sequence[str | bytes] | Respond]
+    take: Callable[[str | bytes], object]
+    end: Callable[[], Respond | Wait]
     fail: Callable[[], object]
 
 
@@ -141,7 +151,7 @@ class _Answer:
         if request.method == "OPTIONS":
             return Respond(204, [*self.cors, ("Cache-Control", "no-store")], b"")
         try:
-            self.query = _fields(request.query)
+            self.query = fields_of(request.query)
         except ValueError:
             return self.refuse(3, "more than 64 query parameters", HTTP)
         transport = self.query.get("transport", "")
@@ -260,7 +270,7 @@ class _Answer:
             session.end_post()
             session.lost(TRANSPORT_ERROR)
 
-        def receive(body: bytes | None) -> Respond | Wait:
+        def begin(body: bytes | None) -> Sequence[str | bytes] | Respond:
             if body is None:
                 session.end_post()
                 self.engine.counters.bad_input.one(HTTP)
@@ -269,13 +279,13 @@ class _Answer:
                 text = body.decode()
                 if session.jsonp is not None:
                     text = polling.unwrap(text)
-                packets = polling.decode(text)
+                return polling.decode(text)
             except (RemoteProtocolError, ValueError) as error:
                 session.end_post()
                 session.fault(RemoteProtocolError(f"bad payload: {error}"))
                 return self.refuse(3, "bad payload", None)
-            for packet in packets:
-                session.receive(packet)
+
+        def end() -> Respond | Wait:
             if session.paused:  # its handlers are behind: it may post again when they aren't
                 return Wait(session.hold, session.unhold, done, lambda: done(()), lambda: session.lost(TRANSPORT_ERROR))
             return done(())
@@ -286,7 +296,7 @@ class _Answer:
                 return self.refuse(3, "bad payload", None)
             return self.respond(200, b"ok", kind="text/html")
 
-        return Read(self.engine.options.max_http_buffer_size, receive, fail)
+        return Read(self.engine.options.max_http_buffer_size, begin, session.receive, end, fail)
 
     def upgrade(self, session: Session) -> Outcome:
         if session.state in (WEBSOCKET, PROBING) or not self.engine.options.allow_upgrades:
@@ -385,7 +395,12 @@ class _Answer:
         return Respond(status, _join_vary(headers), body)
 
 
-def _fields(query: str) -> dict[str, str]:
+def fields_of(query: str) -> dict[str, str]:
+    """Return the fields of a query; of a name that stands more than once, the last.
+
+    Raises:
+        ValueError: There are more than 64.
+    """
     if "%" in query or "+" in query or query.count("&") >= 64:
         return dict(parse_qsl(query, keep_blank_values=True, max_num_fields=64))
     fields = {}

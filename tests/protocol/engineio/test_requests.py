@@ -238,7 +238,17 @@ def test_an_upgrade_of_an_ended_session_starts_nothing(floor):
 
 def post(floor, session, body, **headers):
     read = floor.request("POST", query=of(session), **headers)
-    return read.respond(body) if isinstance(read, Read) else read
+    return give(read, body) if isinstance(read, Read) else read
+
+
+def give(read, body):
+    """Give a body to who reads it; return the answer."""
+    packets = read.begin(body)
+    if isinstance(packets, Respond):
+        return packets
+    for packet in packets:
+        read.take(packet)
+    return read.end()
 
 
 def test_a_post_is_read_and_answered_with_ok(floor):
@@ -254,7 +264,7 @@ def test_the_limit_of_a_body_is_that_of_the_options():
     session = floor.polling()
     read = floor.request("POST", query=of(session))
     assert read.limit == 123
-    assert read.respond(None).status == 413
+    assert read.begin(None).status == 413
     assert not session.closed
     assert post(floor, session, b"4a").status == 200, "the session lives on"
 
@@ -280,7 +290,7 @@ def test_a_second_post_ends_the_session(floor):
     second = floor.request("POST", query=of(session))
     assert (second.status, second.body) == (400, b"")
     assert floor.ended == [(session.sid, "transport error")]
-    check_refused(first.respond(b"4late"), 3)
+    check_refused(give(first, b"4late"), 3)
     assert floor.messages == []
 
 
