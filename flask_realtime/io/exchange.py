@@ -112,8 +112,12 @@ def origin_of(environ: Environ) -> Origin | None:
         for key, value in environ.items()
         if key.startswith("HTTP_") and (name := key[5:].lower().replace("_", "-")) not in _FREE
     }
-    path, _, query = target.partition("?")
-    return Origin(environ.get("wsgi.url_scheme", "http"), path, _without_own(fields_of(query)), fields)
+    path, _, text = target.partition("?")
+    try:
+        query = _without_own(fields_of(text))
+    except ValueError:  # somebody above has made it shorter
+        return None
+    return Origin(environ.get("wsgi.url_scheme", "http"), path, query, fields)
 
 
 class Exchanges:

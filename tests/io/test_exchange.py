@@ -499,7 +499,13 @@ def test_an_origin_needs_the_raw_target():
     assert exchange.origin_of(known) == ("https", "/a", {"b": ""}, {"host": "x"})
     free = {"HTTP_CONNECTION": "Keep-Alive", "HTTP_ORIGIN": "y"}
     assert exchange.origin_of({**known, **free}) == exchange.origin_of(known)
-    for change in ({"REQUEST_URI": ""}, {"SERVER_PROTOCOL": "HTTP/1.0"}, {"HTTP_CONNECTION": "close"}):
+    long = "/a?" + "&".join(f"a{number}" for number in range(70))
+    for change in (
+        {"REQUEST_URI": ""},
+        {"REQUEST_URI": long},
+        {"SERVER_PROTOCOL": "HTTP/1.0"},
+        {"HTTP_CONNECTION": "close"},
+    ):
         assert exchange.origin_of({**known, **change}) is None
 
 
