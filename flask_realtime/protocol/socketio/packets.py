@@ -243,7 +243,9 @@ class TextDecoder:
         text = message[match.end() :]
         data = None
         if text:
-            if text.count("[") + text.count("{") > limits.depth:
+            # Most have no more brackets than the first one, and a look is cheaper than a count.
+            nested = text.find("[", 1) > 0 or "{" in text
+            if nested and text.count("[") + text.count("{") > limits.depth:
                 check_depth(text, limits.depth)
             if len(text) > _SMALL:
                 check_memory(text, limits.memory)
