@@ -50,7 +50,7 @@ held, free = [], threading.Event()  # what "hold" was called with; what it waits
 def note(event, detail=None):
     """Count an event of the current client, and write it into the journal if it has a name."""
     tally[event] += 1
-    if "who" in request.args:
+    if request.args.get("who"):
         journal[request.args["who"]].append([request.namespace, event, detail])
 
 
