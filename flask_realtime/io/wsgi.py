@@ -17,7 +17,6 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from http import HTTPStatus
-from sys import intern
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -432,13 +431,21 @@ def can_move(environ: Environ, sock: socket.socket) -> bool:
     return _CAN_MOVE and not isinstance(sock, ssl.SSLSocket) and not environ.get(STAY)
 
 
+# Not the interpreter's own table of texts, which some versions never take one out of: each client brings new ones.
+_texts: dict[str, str] = {}
+_MOST_TEXTS = 2000
+
+
 def keep(environ: Environ) -> Environ:
     """Return a copy of an environ without what belongs to the server's handling of the request.
 
     It stays as long as its client: texts that are equal in many of them are kept once.
     """
+    if len(_texts) > _MOST_TEXTS:
+        _texts.clear()
+    share = _texts.setdefault
     kept = {
-        intern(key): intern(value) if type(value) is str else value
+        share(key, key): share(value, value) if type(value) is str else value
         for key, value in environ.items()
         if key not in _DROPPED
     }

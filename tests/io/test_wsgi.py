@@ -356,6 +356,17 @@ def test_an_environ_is_kept_without_the_request():
     assert kept["REMOTE_USER"] == "ann" and kept["wsgi.input"].read() == b"" and "werkzeug.socket" not in kept
 
 
+def test_equal_texts_of_kept_environs_are_one_and_those_of_the_past_are_let_go(monkeypatch):
+    monkeypatch.setattr(wsgi, "_MOST_TEXTS", 100)
+    agent = "a browser's name"
+    for number in range(1000):
+        kept = wsgi.keep({"HTTP_USER_AGENT": "".join(agent), "HTTP_SEC_WEBSOCKET_KEY": str(number)})
+        assert len(wsgi._texts) <= 104
+    wsgi._texts.clear()
+    one, two = (wsgi.keep({"HTTP_USER_AGENT": f"a browser's {what}"}) for what in ("name", "name"))
+    assert one["HTTP_USER_AGENT"] is two["HTTP_USER_AGENT"] and kept["HTTP_SEC_WEBSOCKET_KEY"] == "999"
+
+
 def test_a_poll_that_was_answered_but_not_delivered_ends_the_session():
     """The peer goes between the answer and its sending: nobody knows what was lost, so nothing may go on."""
     site = Site()
