@@ -34,6 +34,24 @@ except (ImportError, AttributeError, OSError, TypeError):
     send = _recv = None
 
 
+def offer(sock: Any, descriptor: int, data: bytes | bytearray) -> int:
+    """Send what the socket takes now; return how many bytes that was.
+
+    Args:
+        sock: A non-blocking socket.
+        descriptor: Its number.
+        data: To be sent.
+
+    Raises:
+        OSError: As ``sock.send`` raises it; BlockingIOError when it takes nothing.
+    """
+    if send is not None and type(data) is bytes and len(data) <= SIZE:
+        taken = int(send(descriptor, data, len(data), FLAGS))
+        if taken >= 0:
+            return taken
+    return int(sock.send(data))
+
+
 class Receiver:
     """Receives for one thread."""
 

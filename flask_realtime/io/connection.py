@@ -214,12 +214,8 @@ class Connection:
         one record, each from the beginning of what is left.
         """
         if not self._tls:
-            if _send is not None and type(data) is bytes and len(data) <= calls.SIZE:
-                taken = int(_send(self._descriptor, data, len(data), calls.FLAGS))
-                if taken >= 0:
-                    return taken
             try:
-                return int(self._sock.send(data))
+                return calls.offer(self._sock, self._descriptor, data)
             except _AGAIN:
                 return 0
         sent = 0

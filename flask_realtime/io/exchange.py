@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 from ..errors import RemoteProtocolError
 from ..protocol.engineio.engine import Engine
-from ..protocol.engineio.requests import Headers, Read, Request, Respond, Wait, answer, fields_of
+from ..protocol.engineio.requests import Outcome, Read, Request, Respond, Wait, answer, fields_of
 from ..protocol.engineio.session import POLLING
 from ..protocol.http import Fields, Head, Heads
 from ..typing import Frame
@@ -174,7 +174,7 @@ class Exchanges:
         now = time.monotonic()
         for exchange in list(self._all):
             exchange.look(now)
-        self.strangers &= self.engine.sessions.keys()
+        self.strangers = {sid for sid in self.strangers if sid in self.engine.sessions}
         if self._all:
             self.hub.call_later(_SWEEP, partial(self._sweep, number))
         else:
@@ -246,10 +246,6 @@ class Exchange:
         self._wait, self._state = wait, WAITING
         return wait.poll(self._ready)
 
-    def is_last(self) -> None:
-        """Close the connection after the answer."""
-        self._last = True
-
     def withdraw(self) -> Respond | None:
         """Take the poll back; returns its answer if that came meanwhile."""
         assert self._wait is not None
@@ -259,9 +255,16 @@ class Exchange:
             time.sleep(0.001)
         return self._answer
 
-    def begin(self, sock: socket.socket, answered: Respond | None = None) -> None:
-        """Go on in the hub, with the answer to a post or with the poll that waits."""
+    def begin(self, sock: socket.socket, answered: Respond | None = None, last: bool = False) -> None:
+        """Go on in the hub, with the answer to a post or with the poll that waits.
+
+        Args:
+            sock: Non-blocking.
+            answered: The answer to a post.
+            last: Whether the connection is closed after the answer.
+        """
         with self._lock:
+            self._last = self._last or last
             self._sock, self._descriptor = sock, sock.fileno()
             if answered is not None:
                 self._answer = answered
@@ -301,18 +304,29 @@ class Exchange:
             sock = self._sock
             if sock is None or self._state is ENDED:
                 return
-            sent, lost = _send(sock, self._descriptor, data)
-            self._last = last
-            if sent == len(data):
-                self._state, self._due, self._wait = IDLE, time.monotonic() + KEEP, None
-            else:
-                self._rest = data[sent:]
-                self._state, self._due = SENDING, time.monotonic() + STALL
-            settled = sent == len(data) and not last and not self._ahead
+            self._rest, self._last = data, last
+            lost = self._push(sock)
+            settled = not self._rest and not last and not self._ahead
         if lost:
             exchanges.hub.call_soon(self.failed)
         elif not settled:
             exchanges.hub.call_soon(self._settle)
+
+    def _push(self, sock: socket.socket) -> bool:
+        """Send what is left of the answer; return whether the peer is lost. With the lock held."""
+        sent, lost = 0, False
+        try:
+            sent = calls.offer(sock, self._descriptor, self._rest)
+        except (BlockingIOError, InterruptedError):
+            pass  # the hub goes on
+        except OSError:
+            lost = True
+        self._rest = self._rest[sent:]
+        if not self._rest:
+            self._state, self._due, self._wait = IDLE, time.monotonic() + KEEP, None
+        elif sent or self._state is not SENDING:
+            self._state, self._due = SENDING, time.monotonic() + STALL
+        return lost
 
     def _settle(self) -> None:
         """After an answer: what it left to do. The hub's thread, as all below."""
@@ -339,12 +353,7 @@ class Exchange:
             sock = self._sock
             if sock is None or self._state is not SENDING:
                 return
-            sent, lost = _send(sock, self._descriptor, self._rest)
-            self._rest = self._rest[sent:]
-            if sent:
-                self._due = time.monotonic() + STALL
-            if not self._rest:
-                self._state, self._due, self._wait = IDLE, time.monotonic() + KEEP, None
+            lost = self._push(sock)
             done = not self._rest
         if lost:
             self.failed()
@@ -493,7 +502,7 @@ class Exchange:
         hub.reading = None
         self._finish(read.end())
 
-    def _finish(self, outcome: Respond | Wait | Any) -> None:
+    def _finish(self, outcome: Outcome) -> None:
         self._read = None
         if isinstance(outcome, Wait):
             self._wait, self._state = outcome, WAITING
@@ -561,20 +570,6 @@ def _finder(fields: Fields) -> Callable[[str], str | None]:
     return lambda name: fields.get(name.lower())
 
 
-def _send(sock: socket.socket, descriptor: int, data: bytes) -> tuple[int, bool]:
-    """Return how much the socket took, and whether the peer is lost."""
-    if calls.send is not None and len(data) <= calls.SIZE:
-        sent = calls.send(descriptor, data, len(data), calls.FLAGS)
-        if sent >= 0:
-            return int(sent), False
-    try:
-        return sock.send(data), False
-    except (BlockingIOError, InterruptedError):
-        return 0, False
-    except OSError:
-        return 0, True
-
-
 def response(answered: Respond, last: bool) -> bytes:
     """Return an answer's bytes; ``last`` says that the connection is closed after it."""
     headers = [*answered.headers, ("Content-Length", str(len(answered.body)))]
@@ -594,7 +589,7 @@ def _date() -> str:
     return _dates[1]
 
 
-def head(status: int, headers: Headers | Sequence[tuple[str, str]]) -> bytes:
+def head(status: int, headers: Sequence[tuple[str, str]]) -> bytes:
     """Return the head of an answer."""
     lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", f"Date: {_date()}"]
     lines += [f"{name}: {value}" for name, value in headers]

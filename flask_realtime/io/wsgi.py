@@ -140,7 +140,7 @@ class Gateway:
             moved = Moved(environ, sock)
         except OSError:  # no descriptor is left
             return _start(answered, start_response)
-        Exchange(exchanges, sid, None if moved.early else origin).begin(moved.sock, answered)
+        Exchange(exchanges, sid, origin).begin(moved.sock, answered, bool(moved.early))
         return moved.finish("200 OK", start_response)
 
     # Polls.
@@ -167,9 +167,7 @@ class Gateway:
             if answered is not None:
                 return _start(answered, start_response)
             return self._wait_here(wait, environ, sock, start_response)
-        if moved.early:
-            exchange.is_last()
-        exchange.begin(moved.sock)
+        exchange.begin(moved.sock, last=bool(moved.early))
         return moved.finish("200 OK", start_response)
 
     def _wait_here(

@@ -191,7 +191,7 @@ def test_what_is_not_ordinary_goes_back_unread(site_with, change):
 
 
 def test_a_head_that_comes_in_pieces_goes_back(site, client):
-    text = f"GET {PATH}?{client.query} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode()
+    text = _get(client)
     client.posts.sock.sendall(text[:30])
     while len(site.exchanges) == 2:
         pass  # until it is given back
@@ -509,7 +509,7 @@ def test_an_origin_needs_the_raw_target():
         assert exchange.origin_of({**known, **change}) is None
 
 
-def test_engineio_alone_does_it_too():
+def test_a_server_that_nobody_runs_keeps_none():
     server = engineio.Server()
     assert server.gateway.exchanges.take_back is None
     server.shutdown()
