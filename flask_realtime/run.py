@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import signal
+import ssl
 import sys
 import threading
 import time
@@ -65,8 +67,7 @@ def run_werkzeug(
     certificate, key = settings.pop("certfile", None), settings.pop("keyfile", None)
     if certificate is not None and "ssl_context" not in settings:
         settings["ssl_context"] = (certificate, key)
-    if options.log_output is False:
-        settings.setdefault("request_handler", _QuietHandler)
+    settings.setdefault("request_handler", _QuietHandler if options.log_output is False else _Handler)
     debugger = settings.pop("use_debugger", debug)
     evalex = settings.pop("use_evalex", True)
     if debugger and extension.sockio_mw is not None and extension.sockio_mw.wsgi_app is not None:
@@ -169,7 +170,29 @@ def _warn(options: RunOptions) -> None:
         )
 
 
-class _QuietHandler(WSGIRequestHandler):
+class _Input(io.BufferedReader):
+    """What a client sends, where a reset is the end.
+
+    Behind each answer Werkzeug reads what is left of the request, with a selector that stays open when the reading
+    fails, until the garbage collector comes by. So anybody could use up the process's descriptors.
+    """
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        try:
+            return super().read(size)
+        except (ConnectionError, ssl.SSLError):
+            return b""
+
+
+class _Handler(WSGIRequestHandler):
+    """Serves one connection."""
+
+    def setup(self) -> None:
+        super().setup()
+        self.rfile = _Input(self.rfile.detach())
+
+
+class _QuietHandler(_Handler):
     """Logs no requests."""
 
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:

@@ -1,7 +1,11 @@
+import contextlib
+import gc
 import http.client
 import logging
 import os
 import signal
+import socket
+import struct
 import threading
 import time
 
@@ -100,6 +104,37 @@ def test_requests_are_not_logged_when_told_so(app, caplog):
     running.end()
     assert "GET /" not in caplog.text
     assert "meant for development" not in caplog.text
+
+
+def test_a_reset_behind_an_answer_leaves_no_descriptor(app):
+    """Werkzeug looks for what is left of a request, and a selector that meets an error there isn't closed."""
+
+    def selectors():
+        count = 0
+        for name in os.listdir("/proc/self/fd"):
+            with contextlib.suppress(FileNotFoundError):  # that of the list itself
+                count += "eventpoll" in os.readlink(f"/proc/self/fd/{name}")
+        return count
+
+    running = Running(app)
+    assert running.get("/") == (200, b"page")
+    gc.collect()
+    gc.disable()  # which would close them in the end
+    try:
+        before = selectors()
+        for _ in range(20):
+            with socket.create_connection(("127.0.0.1", running.port), LIMIT) as sock:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # its end is a reset
+                sock.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 200\r\n\r\nhalf of it")
+                assert sock.recv(12) == b"HTTP/1.1 405"
+        running.extension.stop()
+        running.end()
+        end = time.monotonic() + LIMIT
+        while selectors() > before:
+            assert time.monotonic() < end
+            time.sleep(0.01)
+    finally:
+        gc.enable()
 
 
 def test_under_the_flask_command_nothing_runs(app, monkeypatch, caplog):
