@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ...typing import Runtime
 from .frame import PING, Frame
@@ -14,18 +14,18 @@ if TYPE_CHECKING:
 
 _PING = (Frame(PING),)
 
-Beat = list[Any]
-"""``[due, session]``; the session is None when the entry no longer counts."""
+Queue = OrderedDict["Session", float]
+"""When something is due for a session; what is due next comes first."""
 
 
 class Heartbeat:
     """Pings each session one interval after its last pong and ends it one timeout after an unanswered ping.
 
-    All intervals of a server are equal, so what is appended last is due last: no heap, no timer for each client.
-    An entry that a later one has overtaken is emptied, so the queues keep no ended session alive.
+    All intervals of a server are equal, so what is put in last is due last: no heap, no timer for each client. Each
+    session is in one queue at most, and in none when it has ended.
 
     Args:
-        runtime: For its clock and its one timer.
+        runtime: For its clock, its one timer and its lock.
         interval: Seconds from a pong to the next ping.
         timeout: Seconds from a ping to the end.
         expired: Called with a session whose time is over.
@@ -33,22 +33,23 @@ class Heartbeat:
 
     def __init__(self, runtime: Runtime, interval: float, timeout: float, expired: Callable[[Session], object]) -> None:
         self._runtime, self._interval, self._timeout, self._expired = runtime, interval, timeout, expired
-        self._pings: deque[Beat] = deque()
-        self._deadlines: deque[Beat] = deque()
+        self._lock = runtime.lock()
+        self._pings: Queue = OrderedDict()
+        self._deadlines: Queue = OrderedDict()
         self._armed = float("inf")
 
     def start(self, session: Session) -> None:
         """Begin, or begin again: the next ping is one interval from now. Any thread may call this."""
         session.pinged = False
         due = self._runtime.now() + self._interval
-        self._append(self._pings, due, session)
+        self._put(self._pings, session, due)
         if due < self._armed:
             self._arm(due)
 
     def stop(self, session: Session) -> None:
-        """Let go of a session that has ended."""
-        if session.beat is not None:
-            session.beat[1] = None
+        """Let go of a session that has ended; it says already that it is closed."""
+        with self._lock:
+            self._remove(session)
 
     def tick(self) -> None:
         """Do what is due; called by the timer."""
@@ -56,38 +57,45 @@ class Heartbeat:
         try:
             self._do(self._runtime.now())
         finally:  # whatever one session's end may raise, the others' time goes on
-            due = min((queue[0][0] for queue in (self._pings, self._deadlines) if queue), default=None)
+            with self._lock:
+                dues = [next(iter(queue.values())) for queue in (self._pings, self._deadlines) if queue]
+            due = min(dues, default=None)
             if due is not None and due < self._armed:
                 self._arm(due)
 
     def _do(self, now: float) -> None:
-        pings, deadlines = self._pings, self._deadlines
-        while deadlines and deadlines[0][0] <= now:
-            beat = deadlines.popleft()
-            session = beat[1]
-            if session is not None and session.beat is beat:
-                if session.heard or session.paused:  # anything that came is a sign of life; ask again
-                    self._ping(session, now)
-                else:
-                    self._expired(session)
-        while pings and pings[0][0] <= now:
-            beat = pings.popleft()
-            session = beat[1]
-            if session is not None and session.beat is beat:
+        while session := self._take(self._deadlines, now):
+            if session.heard or session.paused:  # anything that came is a sign of life; ask again
                 self._ping(session, now)
+            else:
+                self._expired(session)
+        while session := self._take(self._pings, now):
+            self._ping(session, now)
 
     def _ping(self, session: Session, now: float) -> None:
         session.heard, session.pinged = False, True
-        self._append(self._deadlines, now + self._timeout, session)
+        self._put(self._deadlines, session, now + self._timeout)
         session.send(_PING)
 
-    def _append(self, queue: deque[Beat], due: float, session: Session) -> None:
-        if session.beat is not None:
-            session.beat[1] = None
-        session.beat = beat = [due, session]
-        queue.append(beat)
-        if session.closed:
-            beat[1] = None
+    def _put(self, queue: Queue, session: Session, due: float) -> None:
+        with self._lock:
+            self._remove(session)
+            if not session.closed:
+                queue[session] = due
+
+    def _remove(self, session: Session) -> None:
+        self._pings.pop(session, None)
+        self._deadlines.pop(session, None)
+
+    def _take(self, queue: Queue, now: float) -> Session | None:
+        """Take out the next session for which something is due by now."""
+        with self._lock:
+            for session, due in queue.items():
+                if due > now:
+                    break
+                del queue[session]
+                return session
+        return None
 
     def _arm(self, due: float) -> None:
         self._armed = due

@@ -54,7 +54,6 @@ class Session:
         heard: Whether anything came since the last ping.
         paused: Whether we don't read what comes, and so can't hear of it.
         pinged: Whether a pong is due.
-        beat: The heartbeat's entry.
     """
 
     __slots__ = (
@@ -62,7 +61,6 @@ class Session:
         "_engine",
         "_held",
         "accepted",
-        "beat",
         "data",
         "environ",
         "heard",
@@ -95,7 +93,6 @@ class Session:
         self.inbox: Any = None
         self.accepted = False
         self.heard = True
-        self.beat: list[Any] | None = None
         self.post_turns = [1]
         self.jsonp: str | None = None
         self.paused = False
