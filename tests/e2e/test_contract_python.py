@@ -56,6 +56,15 @@ class Peer:
         if server.ca:
             self.session.verify = str(server.ca)
         self.client = socketio.Client(reconnection=False, http_session=self.session, handle_sigint=False)
+        self._take_in_order(self.client.eio)
+
+    @staticmethod
+    def _take_in_order(engine):
+        """Let it take messages one by one: each gets a thread of its own there, and attachments may overtake."""
+        trigger = engine._trigger_event
+        engine._trigger_event = lambda event, *args, run_async=False, **kwargs: trigger(
+            event, *args, run_async=run_async and event != "message", **kwargs
+        )
 
     def listen(self, *events, namespace="/"):
         """Put these events into the queue as ``(event, args)``."""

@@ -219,14 +219,33 @@ def request(method, path, *fields, body=""):
     return ("\r\n".join(lines) + "\r\n\r\n" + body).encode()
 
 
-def answer_on(sock):
-    """Read one answer; None at the end of the stream."""
-    response = http.client.HTTPResponse(sock)
-    try:
-        response.begin()
-    except (http.client.RemoteDisconnected, ConnectionError):
-        return None
-    return response.status, response.read().decode()
+class Answers:
+    """The answers on one socket, which all are read through one buffer: one that comes early isn't lost with another's.
+
+    It is what ``HTTPResponse`` takes for a socket, and for its file.
+    """
+
+    def __init__(self, sock):
+        self._file = sock.makefile("rb")
+        self.readline, self.read, self.readinto = self._file.readline, self._file.read, self._file.readinto
+
+    def makefile(self, mode):
+        return self
+
+    def flush(self):
+        pass
+
+    def close(self):
+        """The end of an answer isn't the end of the socket."""
+
+    def next(self):
+        """Read one answer; None at the end of the stream."""
+        response = http.client.HTTPResponse(self)
+        try:
+            response.begin()
+        except (http.client.RemoteDisconnected, ConnectionError):
+            return None
+        return response.status, response.read().decode()
 
 
 def test_what_follows_a_post_in_chunks_is_answered_or_the_connection_ends(wire):
@@ -235,8 +254,9 @@ def test_what_follows_a_post_in_chunks_is_answered_or_the_connection_ends(wire):
     with contextlib.closing(wire.socket()) as sock:
         chunked = request("POST", session.target, "Transfer-Encoding: chunked", body="b\r\n420[\"sync\"]\r\n0\r\n\r\n")
         sock.sendall(chunked + request("GET", session.target))
-        assert answer_on(sock) == (200, "ok")
-        assert answer_on(sock) in ((200, '430["synced"]'), None)
+        answers = Answers(sock)
+        assert answers.next() == (200, "ok")
+        assert answers.next() in ((200, '430["synced"]'), None)
 
 
 def test_the_word_of_a_proxy_counts_once_for_a_connection(tmp_path, monkeypatch):
@@ -246,11 +266,12 @@ def test_the_word_of_a_proxy_counts_once_for_a_connection(tmp_path, monkeypatch)
         session = Polling(server)
         session.join()
         with contextlib.closing(server.socket()) as sock:
+            answers = Answers(sock)
             for _ in range(3):
                 sock.sendall(request("POST", session.target, "Content-Length: 1", body="6"))
-                assert answer_on(sock) == (200, "ok")
+                assert answers.next() == (200, "ok")
             sock.sendall(b"PROXY TCP4 10.0.0.1 127.0.0.1 1 2\r\n" + request("GET", "/"))
-            assert answer_on(sock)[0] == 400
+            assert answers.next()[0] == 400
     finally:
         server.stop()
 
