@@ -46,6 +46,7 @@ class Inbox:
         jobs: What waits.
         running: How many calls run now.
         turn: The worker whose ``turn`` is this one takes the next call; any other just ends.
+        begun: The last turn that was begun; another isn't given while one waits for a thread.
         active: Whether a worker has the turn.
         started: Counts the calls that were begun.
         watched: Whether the pool's clock looks at it.
@@ -55,13 +56,16 @@ class Inbox:
         size: Bytes that the calls keep which wait or run.
     """
 
-    __slots__ = ("active", "jobs", "lock", "paused", "running", "seen", "size", "started", "turn", "urgent", "watched")
+    __slots__ = (
+        *("active", "begun", "jobs", "lock", "paused", "running", "seen"),
+        *("size", "started", "turn", "urgent", "watched"),
+    )
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.jobs: deque[Job] = deque()
         self.running = 0
-        self.turn = 0
+        self.turn = self.begun = 0
         self.active = False
         self.started = 0
         self.seen = -1
@@ -318,7 +322,7 @@ class Threads:
         """The worker that has the turn is held up by a slow call: let another one go on."""
         with inbox.lock:
             many = inbox.running >= self._per_owner or inbox.size > 4 * FULL_BYTES
-            if not inbox.jobs or not inbox.active or (many and not inbox.urgent):
+            if not inbox.jobs or inbox.turn != inbox.begun or not inbox.active or (many and not inbox.urgent):
                 return
             inbox.turn = turn = inbox.turn + 1
         self.pool.submit(self._drain, owner, inbox, turn)
@@ -336,6 +340,7 @@ class Threads:
             with inbox.lock:
                 if inbox.turn != turn:
                     return
+                inbox.begun = turn
                 if not inbox.jobs:
                     inbox.active = False
                     return

@@ -80,6 +80,29 @@ def test_the_pool_grows_while_calls_wait_and_not_beyond_its_limit():
     assert runtime.stop(LIMIT)
 
 
+def test_a_full_pool_is_asked_once_for_each_owner():
+    """The clock looks at those who are held up; it must not ask again while the pool has no thread for them."""
+    runtime = Threads(workers=1)
+    free, started = threading.Event(), threading.Event()
+    runtime.run(Owner(), lambda: (started.set(), free.wait(LIMIT)), (), lambda *answer: None, None)
+    assert started.wait(LIMIT)
+    looks, look = [], runtime.pool._look
+    runtime.pool._look = lambda *args: (looks.append(args), look(*args))
+    ran = []
+    for number in range(3):
+        owner = Owner()
+        for call in range(5):
+            runtime.run(owner, ran.append, ((number, call),), lambda *answer: None, None)
+    end = time.monotonic() + LIMIT
+    while len(looks) < 60:
+        assert time.monotonic() < end
+        time.sleep(0.001)
+    assert runtime.pool.waiting == 3
+    free.set()
+    assert runtime.stop(LIMIT)
+    assert sorted(ran) == [(number, call) for number in range(3) for call in range(5)]
+
+
 def test_idle_threads_end_but_for_one(monkeypatch):
     monkeypatch.setattr("flask_realtime.io.threads.IDLE", 0.01)
     runtime = Threads()
