@@ -8,27 +8,26 @@ import logging
 import os
 import queue
 import sys
-import threading
 import time
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 from . import errors as exceptions
-from .errors import ConfigurationError
-from .io import gunicorn
+from .io import gunicorn, mistakes, runtimes, uwsgi
 from .io.static import StaticFiles
-from .io.threads import Threads
 from .io.wsgi import Gateway, keep
 from .protocol.engineio import options as engine_options
 from .protocol.engineio import session as reasons
-from .protocol.engineio.engine import Engine, new_id
+from .protocol.engineio.engine import Engine
 from .protocol.engineio.frame import MESSAGE, Frame
 from .protocol.engineio.options import Options
 from .protocol.engineio.session import Session
 from .protocol.socketio.dispatch import fit
+from .typing import Event, Task
 
 __all__ = ["Middleware", "Packet", "Reason", "Server", "WSGIApp", "exceptions"]
 
@@ -93,7 +92,8 @@ class Server:
     """An Engine.IO server.
 
     Args:
-        async_mode: ``"threading"``, or None to let the server choose.
+        async_mode: ``"eventlet"``, ``"gevent_uwsgi"``, ``"gevent"`` or ``"threading"``; None for what the process uses:
+            a library that has patched the standard one, or that uWSGI serves with, else threads.
         logger: True to print what happens, or a logger of your own.
         json: A module or object with ``dumps`` and ``loads`` instead of the standard module.
         async_handlers: Whether a slow handler of a client lets its next one start; they start in their order anyway.
@@ -135,12 +135,9 @@ class Server:
         _hooks: tuple[Callable[..., Any], Callable[..., Any]] | None = None,
         **options: Any,
     ) -> None:
-        if async_mode not in (None, "threading"):
-            raise ConfigurationError(f"Invalid async_mode specified: expected 'threading' or None, got {async_mode!r}")
         ours, complaints = engine_options.split(options, RUNTIME_OPTIONS)
         for complaint in complaints:
             warn(complaint)
-        self.async_mode = "threading"
         self.options = Options(
             ping_interval=ping_interval,
             ping_timeout=ping_timeout,
@@ -160,7 +157,9 @@ class Server:
         self.handlers: dict[str, Callable[..., Any]] = {}
         self._deciding: set[str] = set()  # whose connect handler runs: they aren't accepted, so they don't disconnect
         self.shutdown_timeout = shutdown_timeout
-        self.runtime = Threads(not async_handlers, max_handler_threads, max_client_handlers)
+        self.runtime = runtimes.choose(async_mode, not async_handlers, max_handler_threads, max_client_handlers)
+        self.async_mode = self.runtime.name
+        mistakes.tell(mistakes.at_start(self.async_mode, gunicorn.worker()))
         on_connect, on_disconnect = _hooks or (self._connected, self._disconnected)
         self.engine = Engine(
             self.options, self.runtime, on_connect, self._received, on_disconnect, self.logger, time.perf_counter
@@ -171,10 +170,10 @@ class Server:
         """Called before connections are closed: what is kept above has to go out."""
         self.on_stop: Callable[[bool], object] = lambda stopping: None
         """Called with True when no more events are to start, with False when the server begins again."""
-        self._ending = threading.Lock()
-        self._ended: threading.Event | None = None
+        self._ending = self.runtime.lock()
+        self._ended: Event | None = None
         self._deadline = 0.0
-        self._worker: gunicorn.Worker | None = None
+        self._worker: gunicorn.Worker | uwsgi.Worker | None = None
         self._looked = 0  # the process in which the worker was looked for
         # At the end of the process clients are told and handlers end, unless something has seen it come.
         atexit.register(_shutdown, weakref.ref(self))
@@ -389,7 +388,10 @@ class Server:
         """Serve a WSGI request for the Engine.IO path."""
         if self._looked != os.getpid():
             self._looked = os.getpid()
-            self._worker = gunicorn.worker()
+            self._worker = gunicorn.worker() or uwsgi.worker(partial(_shutdown, weakref.ref(self)))
+            of_gunicorn = self._worker if isinstance(self._worker, gunicorn.Worker) else None
+            mistakes.tell(mistakes.at_first_request(self.async_mode, of_gunicorn, environ))
+            self.engine.why_unknown = mistakes.why_unknown(of_gunicorn, environ)
             if self._worker is not None:
                 self.gateway.exchanges.take_back = self._worker.take_back
                 self.runtime.call_later(gunicorn.LOOK, self._look)
@@ -419,14 +421,18 @@ class Server:
         acknowledged, after ``shutdown_timeout`` at the latest; events that these send meanwhile are dropped. The last
         to run are the disconnect handlers. A second call waits for the first. In a handler it returns at once.
         """
-        if threading.current_thread().name in _OURS:
+        if self.runtime.within:
             self.runtime.spawn(self.shutdown)  # it would wait for itself
             return
+        self.runtime.at_home(self._shutdown, self.shutdown_timeout + 5)
+
+    def _shutdown(self) -> None:
         with self._ending:
             first = self._ended is None
-            ended = self._ended = self._ended or threading.Event()
+            ended = self._ended = self._ended or self.runtime.event()
         if not first:
-            ended.wait()
+            while not ended.wait(0.1):  # a wait without end would be an error to gevent when nothing else goes on
+                pass
             return
         try:
             self._stop()
@@ -442,20 +448,24 @@ class Server:
         last_words = (1012, "server restarts") if restarts else (1001, "server shutting down")
         if self.runtime.hub.running:
             # In the thread that reads, so that no event is between its arrival and its handler.
-            told = threading.Event()
+            told = self.runtime.event()
             self.runtime.hub.call_soon(self._tell, last_words, told)
             told.wait(self.shutdown_timeout)
         while self.engine.sessions and time.monotonic() < self._deadline:
-            self.engine.close_all(*last_words, busy=_busy)
-            time.sleep(0.005)  # only while the process ends
+            self.engine.close_all(*last_words, busy=self._busy)
+            self.runtime.sleep(0.005)  # only while the process ends
         self.engine.close_all(*last_words)
         self.gateway.exchanges.close()
         if not self.runtime.stop(max(1.0, self._deadline - time.monotonic())):
             self.logger.warning("some handlers still ran after %s s", self.shutdown_timeout)
 
-    def _tell(self, last_words: tuple[int, str], told: threading.Event) -> None:
-        self.engine.close_all(*last_words, busy=_busy)
+    def _tell(self, last_words: tuple[int, str], told: Event) -> None:
+        self.engine.close_all(*last_words, busy=self._busy)
         told.set()
+
+    def _busy(self, session: Session) -> bool:
+        """Whether handlers of a session run or wait, or a request of it is being read."""
+        return not session.post_turns or self.runtime.busy(session)
 
     def hurry(self) -> None:
         """Let a `shutdown` that is under way wait no longer for handlers."""
@@ -467,8 +477,8 @@ class Server:
         self._ended = None
         self.gateway.stopping = self.gateway.exchanges.closing = False
 
-    def start_background_task(self, target: Callable[..., Any], *args: Any, **kwargs: Any) -> threading.Thread:
-        """Run a function in a thread of its own; returns it, so that you can ``join()`` it."""
+    def start_background_task(self, target: Callable[..., Any], *args: Any, **kwargs: Any) -> Task:
+        """Run a function in a thread or greenlet of its own; returns it, so that you can ``join()`` it."""
         return self.runtime.spawn(target, *args, **kwargs)
 
     def sleep(self, seconds: float = 0) -> None:
@@ -483,22 +493,13 @@ class Server:
         """Return what an empty queue raises."""
         return queue.Empty
 
-    def create_event(self, *args: Any, **kwargs: Any) -> threading.Event:
+    def create_event(self, *args: Any, **kwargs: Any) -> Event:
         """Make an event that suits the server's mode."""
-        return threading.Event()
+        return self.runtime.event()
 
     def generate_id(self) -> str:
-        """Return 128 random bits as text."""
-        return new_id()
-
-
-_OURS = ("flask_realtime-hub", "flask_realtime-deputy", "flask_realtime-handler")
-
-
-def _busy(session: Session) -> bool:
-    """Whether handlers of a session run or wait, or a request of it is being read."""
-    inbox = session.inbox
-    return not session.post_turns or (inbox is not None and bool(inbox.jobs or inbox.running))
+        """Return the id of a new session: ``sid_prefix`` and 128 random bits as text."""
+        return self.engine.new_sid()
 
 
 def _shutdown(reference: weakref.ref[Server]) -> None:
@@ -533,6 +534,9 @@ class WSGIApp:
         self._static = StaticFiles(static_files) if static_files else None
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        if "REQUEST_METHOD" not in environ:  # uWSGI hands on what it couldn't read
+            start_response("400 Bad Request", [("Content-Length", "0"), ("Connection", "close")])
+            return []
         path: str = environ.get("PATH_INFO", "")
         if path.startswith(self._prefix) or path == self.path:
             served: Iterable[bytes] = self.engineio_app.handle_request(environ, start_response)

@@ -379,7 +379,7 @@ class SocketIO:
             allow_unsafe_werkzeug: Don't warn that Werkzeug's server is meant for development.
             **kwargs: For Werkzeug's server, like ``ssl_context``; ``certfile`` and ``keyfile`` are understood too.
         """
-        servers.run_werkzeug(
+        servers.run(
             self,
             app,
             host,

@@ -1,25 +1,28 @@
-"""Development servers behind `SocketIO.run`."""
+"""The servers behind `SocketIO.run`."""
 
 from __future__ import annotations
 
+import importlib
 import io
 import logging
 import os
 import signal
 import ssl
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import flask
+from werkzeug._reloader import run_with_reloader
 from werkzeug.debug import DebuggedApplication
 from werkzeug.middleware.shared_data import SharedDataMiddleware
-from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server, run_simple
+from werkzeug.serving import WSGIRequestHandler, make_server, run_simple
 
 from . import socketio as face
 from .errors import ConfigurationError
+from .io import gunicorn, uwsgi
+from .io.exchange import TakeBack
 
 if TYPE_CHECKING:
     from .extension import SocketIO
@@ -42,12 +45,26 @@ class RunOptions(NamedTuple):
     server: dict[str, Any]
 
 
-def run_werkzeug(
-    extension: SocketIO, app: flask.Flask, host: str | None, port: int | None, options: RunOptions
-) -> None:
-    """Serve with Werkzeug's threaded server until it is told to stop."""
+class Stoppable(Protocol):
+    """A server that runs."""
+
+    def shutdown(self) -> object:
+        """End it. Any thread or greenlet, but not the one that serves."""
+
+
+def run(extension: SocketIO, app: flask.Flask, host: str | None, port: int | None, options: RunOptions) -> None:
+    """Serve until it is told to stop: with eventlet's or gevent's server, or with Werkzeug's."""
     if os.environ.get("FLASK_RUN_FROM_CLI") == "true":
         logger.warning("socketio.run() is ignored under the flask command, which runs the server itself")
+        return
+    if gunicorn.worker() is not None:
+        logger.warning(
+            "socketio.run() is ignored under gunicorn, which runs the server itself; call it under "
+            '`if __name__ == "__main__":`'
+        )
+        return
+    if uwsgi.module() is not None:
+        logger.warning("socketio.run() is ignored under uWSGI, which serves the application itself")
         return
     below = extension.serving
     debug = app.debug if options.debug is None else options.debug
@@ -64,29 +81,79 @@ def run_werkzeug(
     for name in ("exclude_patterns", "reloader_interval", "reloader_type"):
         if name in settings:
             reloader.setdefault(name, settings.pop(name))
-    certificate, key = settings.pop("certfile", None), settings.pop("keyfile", None)
-    if certificate is not None and "ssl_context" not in settings:
-        settings["ssl_context"] = (certificate, key)
-    settings.setdefault("request_handler", _QuietHandler if options.log_output is False else _Handler)
+    reloader["extra_files"] = [*(options.extra_files or ()), *reloader.get("extra_files", ())]
     debugger = settings.pop("use_debugger", debug)
     evalex = settings.pop("use_evalex", True)
     if debugger and extension.sockio_mw is not None and extension.sockio_mw.wsgi_app is not None:
         # Under our own layer: a connection that is ours isn't the debugger's business.
         extension.sockio_mw.wsgi_app = DebuggedApplication(extension.sockio_mw.wsgi_app, evalex)
-    _warn(options)
     below.eio.begin()
+    if extension.async_mode == "threading":
+        _run_werkzeug(extension, app, host, port, options, settings, reloader if reload else None)
+        return
+    module = importlib.import_module(f"flask_realtime.io.{extension.async_mode}")
+    log = bool(debug if options.log_output is None else options.log_output)
+
+    def serve() -> None:
+        server = module.Server(app, host, port, log, settings)
+        below.eio.runtime.hub.start()  # signals can wake it, and nothing else
+        print(f" * Running on {server.url} ({extension.async_mode}, pid {os.getpid()})", file=sys.stderr)
+        if reload:  # signals are the reloader's, which ends the process; the clients are told as it ends
+            below.eio.gateway.exchanges.take_back = server.take_back
+            server.serve()
+        else:
+            _serve(extension, server, server.serve, server.take_back)
+
     if reload:
-        reloader["extra_files"] = [*(options.extra_files or ()), *reloader.get("extra_files", ())]
+        run_with_reloader(serve, **_renamed(reloader))
+    else:
+        serve()
+
+
+def _renamed(reloader: dict[str, Any]) -> dict[str, Any]:
+    """Return options of `run_simple` as those of ``run_with_reloader``."""
+    names = {"reloader_interval": "interval"}
+    return {names.get(name, name): value for name, value in reloader.items()}
+
+
+def _run_werkzeug(
+    extension: SocketIO,
+    app: flask.Flask,
+    host: str,
+    port: int,
+    options: RunOptions,
+    settings: dict[str, Any],
+    reloader: dict[str, Any] | None,
+) -> None:
+    certificate, key = settings.pop("certfile", None), settings.pop("keyfile", None)
+    if certificate is not None and "ssl_context" not in settings:
+        settings["ssl_context"] = (certificate, key)
+    settings.setdefault("request_handler", _QuietHandler if options.log_output is False else _Handler)
+    _warn(options)
+    if reloader is not None:
         run_simple(host, port, app, use_reloader=True, threaded=True, **reloader, **settings)
         return
     server = make_server(host, port, app, threaded=True, **settings)
     server.log_startup()
+    _serve(
+        extension,
+        server,
+        lambda: server.serve_forever(poll_interval=0.1),  # the longest that it takes to end
+        lambda sock: server.process_request(sock, sock.getpeername()),
+    )
+
+
+def _serve(
+    extension: SocketIO, server: Stoppable, serve: Callable[[], object], take_back: TakeBack | None
+) -> None:
+    """Serve, and end in good order."""
+    below = extension.serving
     extension.wsgi_server = server
     exchanges = below.eio.gateway.exchanges
-    exchanges.take_back = lambda sock: server.process_request(sock, sock.getpeername())
-    restore = _on_signals(lambda: _end(server, below), below.eio.hurry)
+    exchanges.take_back = take_back
+    restore = _on_signals(lambda: _end(server, below), below.eio.hurry, below.eio.runtime.nudge)
     try:
-        server.serve_forever(poll_interval=0.1)  # the longest that it takes to end
+        serve()
     finally:
         restore()
         extension.wsgi_server = exchanges.take_back = None
@@ -98,26 +165,36 @@ def stop(extension: SocketIO) -> None:
     server = extension.wsgi_server
     if server is not None:
         _end(server, extension.serving)
+    elif uwsgi.module() is not None:
+        # Told first: the master begins by killing the router that stands between.
+        _end(uwsgi.Worker, extension.serving)
     elif _end_gunicorn(extension.serving):
         pass
     elif "gunicorn" in sys.modules or os.environ.get("WERKZEUG_RUN_MAIN") == "true":
-        os.kill(os.getpid(), signal.SIGTERM)  # both take it as the request to end in good order
+        _signal(extension, signal.SIGTERM)  # both take it as the request to end in good order
     else:
-        os.kill(os.getpid(), signal.SIGINT)
+        _signal(extension, signal.SIGINT)
 
 
-def _end(server: BaseWSGIServer, below: face.Server) -> None:
+def _signal(extension: SocketIO, number: int) -> None:
+    """Send this process a signal. Not from a handler, which would be ended by what the signal's handler raises."""
+    extension.serving.eio.runtime.spawn(os.kill, os.getpid(), number)
+
+
+def _end(server: Stoppable, below: face.Server) -> None:
     """End a server in good order: it answers until all clients are told and their handlers have ended."""
+
+    runtime = below.eio.runtime
 
     def end() -> None:
         below.shutdown()
         limit = time.monotonic() + BETWEEN_POLLS
         while below.eio.engine.farewells and time.monotonic() < limit:
-            time.sleep(0.01)
+            runtime.sleep(0.01)
         server.shutdown()
 
     # It waits for handlers and for the loop, so neither their threads nor the main one, which gets signals, may do it.
-    threading.Thread(target=end, name="flask_realtime-stop", daemon=True).start()
+    runtime.spawn(end)
 
 
 def _end_gunicorn(below: face.Server) -> bool:
@@ -131,15 +208,23 @@ def _end_gunicorn(below: face.Server) -> bool:
     return master is not None
 
 
-def _on_signals(end: Callable[[], object], hurry: Callable[[], object]) -> Callable[[], object]:
+def _on_signals(
+    end: Callable[[], object], hurry: Callable[[], object], nudge: Callable[[], object]
+) -> Callable[[], object]:
     """Call ``end`` at SIGTERM and Ctrl-C, ``hurry`` when they come again; returns what restores the earlier state."""
-    if threading.current_thread() is not threading.main_thread():
-        return lambda: None
     numbers = [signal.SIGTERM]
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else the program has its own, or ignores it
         numbers.append(signal.SIGINT)
     calls = iter([end])
-    before = {number: signal.signal(number, lambda *args: next(calls, hurry)()) for number in numbers}
+
+    def handle(*args: object) -> None:
+        next(calls, hurry)()
+        nudge()
+
+    try:
+        before = {number: signal.signal(number, handle) for number in numbers}
+    except ValueError:  # this isn't the main thread, which alone gets signals
+        return lambda: None
 
     def restore() -> None:
         for number, handler in before.items():

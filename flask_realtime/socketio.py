@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -29,6 +28,7 @@ from .protocol.socketio.client import Client as _Client
 from .protocol.socketio.core import Core, Settings, Waiter, arguments, as_sids
 from .protocol.socketio.dispatch import Handler, fit
 from .protocol.socketio.packets import Codec, Limits, TextCodec
+from .typing import Task
 
 __all__ = [
     "BadNamespaceError",
@@ -403,8 +403,8 @@ class Server:
         """Tell every client, let handlers end, and stop; see `flask_realtime.engineio.Server.shutdown`."""
         self.eio.shutdown()
 
-    def start_background_task(self, target: Callable[..., Any], *args: Any, **kwargs: Any) -> threading.Thread:
-        """Run a function in a thread of its own; returns it, so that you can ``join()`` it."""
+    def start_background_task(self, target: Callable[..., Any], *args: Any, **kwargs: Any) -> Task:
+        """Run a function in a thread or greenlet of its own; returns it, so that you can ``join()`` it."""
         return self.eio.start_background_task(target, *args, **kwargs)
 
     def sleep(self, seconds: float = 0) -> None:

@@ -215,7 +215,21 @@ def test_helpers(server):
     assert len(server.generate_id()) == 22
 
 
-@pytest.mark.parametrize("mode", ["gevent", "eventlet", "asgi", "", 5])
+def test_session_ids_begin_with_the_prefix():
+    server = engineio.Server(sid_prefix="host-1_a.b", cookie="io")
+    try:
+        peers = [Peer(server) for _ in range(3)]
+        for peer in peers:
+            assert peer.sid.startswith("host-1_a.b") and len(peer.sid) == len("host-1_a.b") + 22
+            assert peer.answer.headers["Set-Cookie"].startswith(f"io={peer.sid}; ")
+            assert peer.post("4hello").data == b"ok"
+        assert len({peer.sid for peer in peers}) == 3
+        assert server.generate_id().startswith(server.sid_prefix)
+    finally:
+        server.shutdown()
+
+
+@pytest.mark.parametrize("mode", ["asgi", "", 5])
 def test_other_modes_are_refused(mode):
     with pytest.raises(ConfigurationError, match="Invalid async_mode"):
         engineio.Server(mode)

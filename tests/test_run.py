@@ -13,7 +13,7 @@ import flask
 import pytest
 
 from flask_realtime import SocketIO
-from flask_realtime.run import RunOptions, _port, run_werkzeug
+from flask_realtime.run import RunOptions, _port, run
 
 LIMIT = 30
 OPTIONS = RunOptions(None, None, {}, None, None, False, {})
@@ -145,7 +145,7 @@ def test_under_the_flask_command_nothing_runs(app, monkeypatch, caplog):
 
 def test_without_an_application_nothing_runs(app):
     with pytest.raises(RuntimeError, match="init_app"):
-        run_werkzeug(SocketIO(), app, None, None, OPTIONS)
+        run(SocketIO(), app, None, None, OPTIONS)
 
 
 @pytest.mark.parametrize(

@@ -281,7 +281,7 @@ def test_background(server):
         ({"client_manager": object()}, "client_manager"),
         ({"serializer": "yaml"}, "serializer"),
         ({"serializer": object()}, "serializer"),
-        ({"async_mode": "gevent"}, "async_mode"),
+        ({"async_mode": "green"}, "async_mode"),
         ({"ping_interval": 0}, "ping_interval"),
     ],
 )

@@ -14,7 +14,7 @@ import flask_realtime
 from flask_realtime import SocketIO
 from flask_realtime.io import connection as connections
 from flask_realtime.io.connection import Connection
-from flask_realtime.io.threads import SHORT
+from flask_realtime.io.hub import SHORT
 from flask_realtime.protocol.websocket.reader import Reader
 
 OURS = str(Path(flask_realtime.__file__).parent)

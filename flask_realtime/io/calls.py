@@ -7,7 +7,9 @@ never wait, so they may well keep the lock. Where there is no ``ctypes`` or no C
 
 from __future__ import annotations
 
+import os
 import socket
+import ssl
 from typing import Any
 
 SIZE = 65536
@@ -20,6 +22,7 @@ _PEEK = getattr(socket, "MSG_PEEK", 0)
 send: Any = None
 """``send(descriptor, data, len(data), FLAGS)``: bytes taken, or -1: ask the socket itself why; None where it isn't."""
 _recv: Any = None
+_shutdown: Any = None
 
 try:
     import ctypes
@@ -30,8 +33,35 @@ try:
         send.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t, ctypes.c_int)
         _recv.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
         send.restype = _recv.restype = ctypes.c_ssize_t
+        _shutdown = _libc.shutdown
+        _shutdown.argtypes = (ctypes.c_int, ctypes.c_int)
 except (ImportError, AttributeError, OSError, TypeError):
-    send = _recv = None
+    send = _recv = _shutdown = None
+
+
+def is_tls(sock: Any) -> bool:
+    """Whether a socket, of whichever library, encrypts."""
+    return isinstance(sock, ssl.SSLSocket) or hasattr(sock, "pending")
+
+
+def end_reading(sock: Any) -> None:
+    """Let whoever reads from a socket read its end; below TLS, which would take it for the end of all."""
+    _end(sock, socket.SHUT_RD)
+
+
+def end_writing(sock: Any) -> None:
+    """Let the peer read the end; below TLS, too."""
+    _end(sock, socket.SHUT_WR)
+
+
+def _end(sock: Any, how: int) -> None:
+    if _shutdown is not None:
+        _shutdown(sock.fileno(), how)
+        return
+    try:
+        socket.socket.shutdown(sock, how)
+    except (OSError, TypeError):
+        pass  # it has ended meanwhile
 
 
 def offer(sock: Any, descriptor: int, data: bytes | bytearray) -> int:
@@ -50,6 +80,26 @@ def offer(sock: Any, descriptor: int, data: bytes | bytearray) -> int:
         if taken >= 0:
             return taken
     return int(sock.send(data))
+
+
+def peek(make: Any, sock: Any) -> bytes:
+    """Look at what has come to a socket, below TLS; b"" at the end.
+
+    Args:
+        make: Makes a socket of a descriptor.
+        sock: The socket.
+
+    Raises:
+        OSError: As ``recv`` raises it; BlockingIOError when nothing is there.
+    """
+    if not FLAGS:  # no POSIX
+        return socket.socket.recv(sock, 1, _PEEK)
+    plain = make(fileno=os.dup(sock.fileno()))
+    try:
+        data: bytes = plain.recv(1, FLAGS | _PEEK)
+        return data
+    finally:
+        plain.close()
 
 
 class Receiver:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import socket
 import ssl
-import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -91,7 +89,7 @@ class Connection:
     ) -> None:
         self._hub, self._sock, self._reader = hub, sock, reader
         self._max_backlog, self._deflate_from, self._ended, self._slow = max_backlog, deflate_from, ended, slow
-        self._lock = threading.Lock()
+        self._lock = hub.lock()
         self._backlog = bytearray()
         self._head = 0  # bytes of the backlog that are the rest of one message, which may be larger than the limit
         self._watching_write = False
@@ -105,7 +103,7 @@ class Connection:
         self._paused = False
         self._draining = False  # the peer was told that it is over; its answer or its end is awaited
         self._timer: Timer | None = None
-        self._tls = isinstance(sock, ssl.SSLSocket)
+        self._tls = calls.is_tls(sock)
         self._descriptor: int = sock.fileno()
         self._on_message: Callable[[str | bytes], object] = _nothing
         self._on_close: Callable[[str], object] = _nothing
@@ -221,9 +219,12 @@ class Connection:
         sent = 0
         while sent < len(data):
             try:
-                sent += self._sock.send(data[sent : sent + _RECORD])
+                taken = self._sock.send(data[sent : sent + _RECORD])
             except _AGAIN:
                 break
+            if not taken:  # so gevent says it
+                break
+            sent += taken
         return sent
 
     def _late(self) -> None:
@@ -441,15 +442,13 @@ class Connection:
             self._linger()
         if waiting:
             return
-        if self._reader.clean or self._tls:
-            self._end()
-            return
         # "The server should close the connection first", but what the peer is still sending must be taken, or it would
-        # be reset and lose the close frame that says why. Source: RFC 6455, 7.1.1.
-        try:
-            self._sock.shutdown(socket.SHUT_WR)
-        except (OSError, AttributeError):
-            self._end()
+        # be reset, lose the close frame that says why, and be an error in a proxy's log. A peer's close frame is no
+        # promise: some send more behind it. Source: RFC 6455, 7.1.1.
+        sock = self._sock
+        if sock is not None:
+            calls.end_writing(sock)
+            self._rewatch()
 
     def _report(self, reason: str) -> None:
         if not self._pulled:

@@ -11,13 +11,12 @@ the server and this package (proxies' fields, authentication) has seen all that 
 from __future__ import annotations
 
 import logging
+import re
 import socket
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from email.utils import formatdate
-from functools import partial
 from http import HTTPStatus
 from typing import Any, NamedTuple
 
@@ -28,7 +27,7 @@ from ..protocol.engineio.session import POLLING
 from ..protocol.http import Fields, Head, Heads
 from ..typing import Frame
 from . import calls
-from .hub import Hub
+from .hub import Hub, Timer
 
 logger = logging.getLogger("flask_realtime.io")
 
@@ -61,6 +60,8 @@ _FREE = frozenset(
         *("pragma", "priority", "referer", "traceparent", "tracestate", "x-correlation-id", "x-request-id"),
     )
 )
+
+_PLAIN = re.compile("/[A-Za-z0-9/._~-]*")  # a path that servers decode to itself
 
 IDLE, WAITING, BODY_COMES, BUSY, SENDING, ENDED = "IDLE", "WAITING", "BODY_COMES", "BUSY", "SENDING", "ENDED"
 
@@ -102,10 +103,15 @@ def _without_own(query: Fields) -> Fields:
 
 def origin_of(environ: Environ) -> Origin | None:
     """Return what is known of a request's connection; None when it isn't to be kept."""
-    target = environ.get("RAW_URI") or environ.get("REQUEST_URI")
-    if not target or environ.get("SERVER_PROTOCOL") != "HTTP/1.1":
+    target = environ.get("RAW_URI") or environ.get("REQUEST_URI") or _target_of(environ)
+    if not target:
         return None
-    if environ.get("HTTP_CONNECTION", "").lower() not in ("", "keep-alive"):
+    asked = environ.get("HTTP_CONNECTION", "").lower()
+    if environ.get("SERVER_PROTOCOL") == "HTTP/1.1":
+        keeps = asked in ("", "keep-alive")
+    else:  # eventlet calls all versions 1.0, unless it is told otherwise
+        keeps = asked == "keep-alive" and "eventlet.input" in environ
+    if not keeps:
         return None
     fields = {
         name: value
@@ -118,6 +124,14 @@ def origin_of(environ: Environ) -> Origin | None:
     except ValueError:  # somebody above has made it shorter
         return None
     return Origin(environ.get("wsgi.url_scheme", "http"), path, query, fields)
+
+
+def _target_of(environ: Environ) -> str:
+    """Return a request's target where the server doesn't tell, and it can be nothing else; else ""."""
+    path = environ.get("RAW_PATH_INFO") or environ.get("PATH_INFO", "")
+    if environ.get("SCRIPT_NAME") or not _PLAIN.fullmatch(path):
+        return ""
+    return f"{path}?{environ.get('QUERY_STRING', '')}"
 
 
 class Exchanges:
@@ -135,7 +149,7 @@ class Exchanges:
         self.closing = False
         self.strangers: set[str] = set()
         self._all: set[Exchange] = set()
-        self._round = 0
+        self._timer: Timer | None = None
 
     def __len__(self) -> int:
         return len(self._all)
@@ -157,30 +171,28 @@ class Exchanges:
         if self.hub.running:
             self.hub.call_soon(self._close)
 
+    def add(self, exchange: Exchange) -> None:
+        """Count one more; `sweep_later` is to follow."""
+        self._all.add(exchange)
+
     # The hub's thread.
 
-    def add(self, exchange: Exchange) -> None:
-        self._all.add(exchange)
-        if len(self._all) == 1:
-            self._round += 1  # whatever became of the last one: its hub may have ended
-            self.hub.call_later(_SWEEP, partial(self._sweep, self._round))
+    def sweep_later(self) -> None:
+        if self._timer is None or self._timer.due < time.monotonic() - _SWEEP:  # of a hub that has ended
+            self._timer = self.hub.call_later(_SWEEP, self._sweep)
 
     def discard(self, exchange: Exchange) -> None:
         self._all.discard(exchange)
 
-    def _sweep(self, number: int) -> None:
-        if number != self._round:
-            return
+    def _sweep(self) -> None:
         now = time.monotonic()
         for exchange in list(self._all):
             exchange.look(now)
         self.strangers = {sid for sid in self.strangers if sid in self.engine.sessions}
-        if self._all:
-            self.hub.call_later(_SWEEP, partial(self._sweep, number))
-        else:
-            self._round += 1
+        self._timer = self.hub.call_later(_SWEEP, self._sweep) if self._all else None
 
     def _close(self) -> None:
+        self._timer = None
         for exchange in list(self._all):
             exchange.leave()
 
@@ -219,7 +231,7 @@ class Exchange:
 
     def __init__(self, exchanges: Exchanges, sid: str, origin: Origin | None) -> None:
         self._exchanges, self._sid, self._origin = exchanges, sid, origin
-        self._lock = threading.Lock()  # guards the state, what is left to send, and sending
+        self._lock = exchanges.hub.lock()  # guards the state, what is left to send, and sending
         self._sock: socket.socket | None = None
         self._descriptor = -1
         self._state = BUSY
@@ -266,14 +278,15 @@ class Exchange:
         with self._lock:
             self._last = self._last or last
             self._sock, self._descriptor = sock, sock.fileno()
-            if answered is not None:
-                self._answer = answered
+        self._exchanges.add(self)
+        if answered is not None:
+            self._respond(answered)
         self._exchanges.hub.call_soon(self._begin)
 
     def _begin(self) -> None:
         if self._sock is None:
             return  # the poll was answered, and that was all
-        self._exchanges.add(self)
+        self._exchanges.sweep_later()
         answered = self._answer
         if answered is not None:
             self._answer = None
@@ -291,7 +304,13 @@ class Exchange:
             if self._sock is None:
                 self._answer = answered  # `begin` sends it, or nobody is left to get it
                 return
-        self._respond(answered)
+        hub = self._exchanges.hub
+        if type(hub.reading) is Exchange and hub.leader == hub.current():
+            # The packets of a post say so: first its own answer. Some clients don't post again before they have it, not
+            # even to say goodbye to what the packets have brought them.
+            hub.call_soon(self._respond, answered)
+        else:
+            self._respond(answered)
 
     def _respond(self, answered: Respond) -> None:
         """Send an answer; what the socket doesn't take now is left to the hub. Any thread."""

@@ -11,12 +11,21 @@ import os
 import signal
 import socket
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .exchange import TakeBack
+if TYPE_CHECKING:
+    from .exchange import TakeBack
 
 LOOK = 0.1
 """Seconds between two looks at a worker."""
+
+_CLASSES = {
+    "SyncWorker": ("sync", "threading"),
+    "ThreadWorker": ("gthread", "threading"),
+    "GeventWorker": ("gevent", "gevent"),
+    "EventletWorker": ("eventlet", "eventlet"),
+}
+"""What a worker is called, and which ``async_mode`` it needs, by the name of its class or of one above it."""
 
 
 class Worker:
@@ -31,19 +40,56 @@ class Worker:
         return bool(self._worker.alive)
 
     @property
+    def name(self) -> str | None:
+        """What gunicorn calls its kind of worker; None for one that isn't known here."""
+        return self._kind()[0]
+
+    @property
+    def mode(self) -> str | None:
+        """The ``async_mode`` that it needs; None where that isn't known."""
+        return self._kind()[1]
+
+    def _kind(self) -> tuple[str, str] | tuple[None, None]:
+        found = [_CLASSES[kind.__name__] for kind in type(self._worker).__mro__ if kind.__name__ in _CLASSES]
+        return found[0] if found else (None, None)
+
+    @property
+    def count(self) -> int:
+        """How many workers its master was told to have."""
+        return int(self._worker.cfg.workers)
+
+    @property
+    def single(self) -> bool:
+        """Whether it handles one request at a time."""
+        return self.name == "sync" or (self.name == "gthread" and self._worker.cfg.threads == 1)
+
+    @property
+    def tls(self) -> bool:
+        """Whether it ends TLS itself."""
+        return bool(self._worker.cfg.is_ssl)
+
+    @property
     def take_back(self) -> TakeBack | None:
         """Takes a connection that has left the worker; None where the worker can't."""
+        if getattr(self._worker.cfg, "proxy_protocol", False) not in (False, None, "off"):
+            return None  # it would believe the line of a proxy again, whoever sends it
+        module = sys.modules.get("gunicorn.workers.ggevent")
+        if module is not None and isinstance(self._worker, module.GeventWorker):
+            return self._take_back_green if self._worker.server_class is None else None
+        if any(
+            name in sys.modules and isinstance(self._worker, sys.modules[name].EventletWorker)
+            for name in ("flask_realtime.io.gunicorn_eventlet", "gunicorn.workers.geventlet")
+        ):
+            return self._take_back_eventlet
         module = sys.modules.get("gunicorn.workers.gthread")
         if module is None or not isinstance(self._worker, module.ThreadWorker):
             return None
-        if getattr(self._worker.cfg, "proxy_protocol", False) not in (False, None, "off"):
-            return None  # it would believe the line of a proxy again, whoever sends it
         return self._take_back if hasattr(module, "TConn") and hasattr(self._worker, "enqueue_req") else None
 
     def _take_back(self, sock: socket.socket) -> None:
         worker = self._worker
         module = sys.modules["gunicorn.workers.gthread"]
-        connection = module.TConn(worker.cfg, sock, sock.getpeername(), self._listener_of(sock))
+        connection = module.TConn(worker.cfg, sock, sock.getpeername(), self._listener_of(sock).getsockname())
 
         def enqueue() -> None:
             worker.nr_conns += 1
@@ -55,14 +101,27 @@ class Worker:
         else:
             enqueue()
 
+    def _take_back_green(self, sock: socket.socket) -> None:
+        from gevent import socket as green
+        from gevent import spawn
+
+        address, listener = sock.getpeername(), self._listener_of(sock)
+        spawn(self._worker.handle, listener, green.socket(fileno=sock.detach()), address)
+
+    def _take_back_eventlet(self, sock: socket.socket) -> None:
+        import eventlet.greenio
+
+        address, listener = sock.getpeername(), self._listener_of(sock)
+        eventlet.spawn(self._worker.handle, listener, eventlet.greenio.GreenSocket(sock), address)
+
     def _listener_of(self, sock: socket.socket) -> Any:
-        """Return the name of the listener that has accepted a connection."""
+        """Return the listener that has accepted a connection."""
         own = sock.getsockname()
         for listener in self._worker.sockets:
             name = listener.getsockname()
             if name == own or (isinstance(name, tuple) and isinstance(own, tuple) and name[1] == own[1]):
-                return name
-        return own
+                return listener
+        return self._worker.sockets[0]
 
     @property
     def master(self) -> int:
@@ -80,6 +139,14 @@ class Worker:
         except OSError:  # no such system, or the master is another user's
             return False
         return any(_inode(f"{folder}/{name}") in self._listeners for name in names)
+
+
+def __getattr__(name: str) -> Any:
+    if name == "EventletWorker":  # where gunicorn and eventlet are there
+        from .gunicorn_eventlet import EventletWorker
+
+        return EventletWorker
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def worker() -> Worker | None:

@@ -25,13 +25,14 @@ from collections.abc import Callable
 from threading import get_ident
 from typing import Any, Protocol
 
-from ..typing import Habit
+from ..typing import Event, Habit
 from .calls import Receiver
 
 logger = logging.getLogger("flask_realtime.io")
 
 
 PATIENCE = 0.005  # seconds; the interpreter's switch interval: what runs shorter isn't worth another thread
+SHORT = 0.0002  # seconds that a call may take to be run by the hub itself
 _QUIET = 40  # times PATIENCE without any call after which the deputy waits to be woken
 
 
@@ -72,31 +73,44 @@ class Hub:
     """The loop. All methods but `run` may be called from any thread.
 
     Attributes:
-        leader: Identifies the thread that runs the loop; 0 for none.
+        leader: Who runs the loop, as ``current()`` has said; 0 for none.
         reading: What the leader is reading, so that it may run short user code; None otherwise.
         astray: The former leaders whose calls still run.
     """
 
+    current: Callable[[], Any] = staticmethod(get_ident)
+    """Identifies the caller's thread."""
+    lock: Callable[[], Any] = staticmethod(threading.Lock)
+    """Makes a lock that is held for moments only."""
+    event: Callable[[], Event] = staticmethod(threading.Event)
+    """Makes an event."""
+    socket: type[Any] = socket.socket
+    """Makes a socket of a descriptor."""
+    short = SHORT
+    """Seconds that a call may take on average to be run by the loop."""
+
     def __init__(self) -> None:
         self._pid = 0
-        self._starting = threading.Lock()
+        self._starting = self.lock()
         self._reset()
 
     def _reset(self) -> None:
         self._calls: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
         self._timers: list[Timer] = []
         self._new_timers: deque[Timer] = deque()
+        self._many = 32  # timers from which on those are looked for that were cancelled
         self._wakes_at = float("inf")  # when the loop wakes by itself; a timer that is due later needn't wake it
         self._numbers = itertools.count()
         self._asleep = False
         self._stop_at = float("inf")
         self.receiver = Receiver()
         self.thread: threading.Thread | None = None
-        self.leader = 0
+        self._ender: threading.Thread | None = None  # the thread that led it last
+        self.leader: Any = 0
         self.reading: Reading | None = None
-        self.astray: set[int] = set()
-        self._ended = threading.Event()
-        self._lease = threading.Lock()
+        self.astray: set[Any] = set()
+        self._ended = self.event()
+        self._lease = self.lock()
         self._numbered = 0
         self._habit = Habit()
         self._running = 0  # number of the call that the leader runs; 0 for none
@@ -111,19 +125,22 @@ class Hub:
             if self._pid == os.getpid():
                 return
             self._reset()
-            self._selector = selectors.DefaultSelector()
-            self._inside, self._outside = socket.socketpair()
-            self._inside.setblocking(False)
-            self._outside.setblocking(False)
-            self._selector.register(self._inside, selectors.EVENT_READ)
+            self._open(selectors.DefaultSelector())
             self.thread = threading.Thread(target=self.run, name="flask_realtime-hub", daemon=True)
             self.thread.start()
             self._pid = os.getpid()  # last: who sees it may stop the thread
 
+    def _open(self, selector: selectors.BaseSelector) -> None:
+        self._selector = selector
+        self._inside, self._outside = socket.socketpair()
+        self._inside.setblocking(False)
+        self._outside.setblocking(False)
+        selector.register(self._inside, selectors.EVENT_READ)
+
     @property
     def busy(self) -> bool:
         """Whether user code runs in the loop, or in a thread that was its leader, besides that of the caller."""
-        me = get_ident()
+        me = self.current()
         return (self._running != 0 and self.leader != me) or bool(self.astray - {me})
 
     @property
@@ -138,17 +155,17 @@ class Hub:
             linger: Seconds that the sockets have to be closed in good order: what waits goes out, peers answer our
                 close frames. Those that are left are closed anyway.
         """
-        if self._pid != os.getpid() or self.thread is None:
+        if self._pid != os.getpid():
             return
         ended = self._ended
-
-        def stop() -> None:
-            self._stop_at = time.monotonic() + linger
-
-        self.call_soon(stop)
-        if self.leader != get_ident():
+        self.call_soon(self._stop_in, linger)
+        if self.leader != self.current():
             ended.wait()
-            self.thread.join()  # whichever thread led it last
+            if self._ender is not None:
+                self._ender.join()  # not `thread`, which may be that of the next loop
+
+    def _stop_in(self, linger: float) -> None:
+        self._stop_at = time.monotonic() + linger
 
     # User code in the loop. The leader.
 
@@ -161,10 +178,11 @@ class Hub:
     def end_call(self) -> None:
         """The user code has ended; this thread may not be the leader any more."""
         with self._lease:
-            if self.leader == get_ident():
+            me = self.current()
+            if self.leader == me:
                 self._running = 0
             else:
-                self.astray.discard(get_ident())
+                self.astray.discard(me)
 
     def _wake_deputy(self) -> bool:
         self._called.set()
@@ -236,10 +254,11 @@ class Hub:
             timer = self._new_timers.popleft()
             if timer.function is not None:  # most are cancelled before the loop sees them
                 heapq.heappush(self._timers, timer)
-        if len(self._timers) > 32 and self._timers[len(self._timers) // 2].function is None:
-            # Most cancelled timers are far from due; don't keep them until then.
+        if len(self._timers) > self._many:
+            # Most timers are cancelled, and far from due; don't keep them until then.
             self._timers = [kept for kept in self._timers if kept.function is not None]
             heapq.heapify(self._timers)
+            self._many = 2 * len(self._timers) + 32
 
     def _wake(self) -> None:
         self._asleep = False
@@ -273,17 +292,20 @@ class Hub:
         except (KeyError, ValueError):
             pass
 
+    def forget(self, descriptor: int) -> None:
+        """A descriptor that the server knows is about to be another file's. In the thread that serves it."""
+
     def run(self) -> None:
         """The loop itself."""
         selector, calls = self._selector, self._calls
-        me = self.leader = get_ident()
-        inside, outside = self._inside, self._outside  # of this loop; another may begin while this one ends
+        me = self.leader = self.current()
+        inside, outside, ended = self._inside, self._outside, self._ended  # another loop may begin while this one ends
         read, write = selectors.EVENT_READ, selectors.EVENT_WRITE
         while time.monotonic() < self._stop_at and (self._stop_at == float("inf") or len(selector.get_map()) > 1):
             # Both before the last look at the calls and timers, or one could be left unseen.
             self._wakes_at, self._asleep = float("inf"), True
             timeout = 0.0 if calls else self._until_next()
-            ready = selector.select(timeout)
+            ready = self._select(timeout)
             self._asleep = False
             for key, events in ready:
                 watched = key.data
@@ -317,6 +339,10 @@ class Hub:
                 timer = heapq.heappop(self._timers)
                 if timer.function is not None:
                     self._guard(timer.function, ())
+                    if self.leader != me:
+                        return
+        self._close()
+        ender, called = self.thread, self._called  # what is closed now may have something to do, and begin a new loop
         self.leader = 0
         self._pid = 0  # first: who waits for a call of his to be done has to see that there is no loop any more
         for key in list(selector.get_map().values()):
@@ -328,8 +354,16 @@ class Hub:
         selector.close()
         inside.close()
         outside.close()
-        self._ended.set()
-        self._called.set()  # the deputy ends too
+        self._ender = ender
+        ended.set()
+        called.set()  # the deputy ends too
+
+    def _close(self) -> None:
+        """Let go of what belongs to the loop besides its selector."""
+
+    def _select(self, timeout: float | None) -> list[tuple[selectors.SelectorKey, int]]:
+        """Wait until a socket is ready, a timer is due or a call has come."""
+        return self._selector.select(timeout)
 
     def _until_next(self) -> float | None:
         timers = self._timers

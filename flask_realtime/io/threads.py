@@ -19,21 +19,21 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
-from threading import get_ident
 from time import perf_counter
 from typing import Any
 
-from ..typing import Done, Habit, Owner
+from ..typing import Done, Event, Habit, Owner, Task
 from .hub import PATIENCE, Hub, Timer
 
 logger = logging.getLogger("flask_realtime.io")
 
-SHORT = 0.0002  # seconds that a call may take to be run by the hub itself
 _TRUSTED = 4096  # short calls in a row after which an earlier long one counts half
 IDLE = 10.0  # seconds without work after which a thread of the pool ends
 
 FULL, LOW = 64, 16  # calls of one owner that may wait before it is paused; when it goes on
 FULL_BYTES = 1 << 20  # that its calls may keep while one waits; four times that, and no more of them are started
+
+_OURS = ("flask_realtime-hub", "flask_realtime-deputy", "flask_realtime-handler")
 
 Job = tuple[Callable[..., Any], Sequence[Any], Done, Any, bool, "Habit | None", int]
 
@@ -61,8 +61,8 @@ class Inbox:
         *("size", "started", "turn", "urgent", "watched"),
     )
 
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
+    def __init__(self, lock: AbstractContextManager[Any]) -> None:
+        self.lock = lock
         self.jobs: deque[Job] = deque()
         self.running = 0
         self.turn = self.begun = 0
@@ -78,6 +78,22 @@ class Inbox:
     def full(self) -> bool:
         """Whether its owner has to be paused."""
         return len(self.jobs) > FULL or (self.size > FULL_BYTES and len(self.jobs) > 0)
+
+    def is_done(self) -> bool:
+        """Whether nothing waits, so that the clock needs to look no more."""
+        with self.lock:
+            if self.jobs:
+                return False
+            self.watched = False
+            self.seen = -1
+            return True
+
+    def is_stuck(self) -> bool:
+        """Whether nothing was started since it was asked last."""
+        with self.lock:
+            stuck = self.seen == self.started
+            self.seen = self.started
+            return stuck
 
     def relieve(self, owner: Owner) -> None:
         """Let its paused owner go on if there is room again. With the lock held."""
@@ -208,14 +224,9 @@ class Pool:
             self._tick_later()
 
     def _look(self, inbox: Inbox, held_up: Callable[[], object]) -> None:
-        with inbox.lock:
-            if not inbox.jobs:
-                inbox.watched = False
-                inbox.seen = -1
-                return
-            stuck = inbox.seen == inbox.started
-            inbox.seen = inbox.started
-        if stuck:
+        if inbox.is_done():
+            return
+        if inbox.is_stuck():
             held_up()
         self._inboxes.append((inbox, held_up))
 
@@ -263,10 +274,13 @@ class Threads:
     name = "threading"
 
     def __init__(self, ordered: bool = False, workers: int = 64, per_owner: int = 16, hub: Hub | None = None) -> None:
-        self.hub = hub or Hub()
-        self.pool = Pool(workers, self.hub)
+        hub = hub or Hub()
+        self._share(hub, Pool(workers, hub), ordered, per_owner)
+
+    def _share(self, hub: Hub, pool: Any, ordered: bool, per_owner: int) -> None:
+        self.hub, self.pool = hub, pool
         self._ordered, self._per_owner = ordered, per_owner
-        self._making = threading.Lock()
+        self._making = self.hub.lock()
 
     # The port `flask_realtime.typing.Runtime`.
 
@@ -287,7 +301,7 @@ class Threads:
         inbox: Inbox | None = owner.inbox
         if inbox is None:
             with self._making:
-                inbox = owner.inbox = owner.inbox or Inbox()
+                inbox = owner.inbox = owner.inbox or Inbox(self.hub.lock())
         turn, watch = 0, False
         with inbox.lock:
             inbox.jobs.append((handler, args, done, token, urgent, habit, size))
@@ -306,10 +320,10 @@ class Threads:
             hub = self.hub
             if (
                 habit is not None
-                and habit.mean < SHORT
+                and habit.mean < hub.short
                 and habit.rest <= 0
                 and hub.reading is not None
-                and hub.leader == get_ident()
+                and hub.leader == hub.current()
                 and hub.begin_call(habit)
             ):
                 self._drain(owner, inbox, turn, True)
@@ -362,7 +376,7 @@ class Threads:
                     habit.rest, habit.fine = 0, max(habit.fine >> 1, 64)
             try:
                 done(token, result, error)
-            except Exception:  # an error of ours; the worker goes on with the next call
+            except BaseException:  # an error of ours; the worker goes on with the next call
                 logger.exception("the end of a handler could not be handled")
             result, error, args = None, None, ()  # nothing of it is kept while this thread waits
             if leading:
@@ -385,16 +399,17 @@ class Threads:
     def call_later(self, seconds: float, function: Callable[[], object]) -> Timer:
         return self.hub.call_later(seconds, function)
 
-    def spawn(self, function: Callable[..., object], *args: Any, **kwargs: Any) -> threading.Thread:
+    def spawn(self, function: Callable[..., object], *args: Any, **kwargs: Any) -> Task:
         thread = threading.Thread(target=function, args=args, kwargs=kwargs, daemon=True)
         thread.start()
         return thread
 
-    def event(self) -> threading.Event:
+    def event(self) -> Event:
         return threading.Event()
 
     def lock(self) -> AbstractContextManager[Any]:
-        return threading.Lock()
+        lock: AbstractContextManager[Any] = self.hub.lock()
+        return lock
 
     def sleep(self, seconds: float) -> None:
         time.sleep(seconds)
@@ -404,8 +419,26 @@ class Threads:
 
     # Beside the port.
 
+    def at_home(self, function: Callable[[], object], limit: float) -> None:
+        """Call a function that waits for what lives in the runtime, and wait for its end, ``limit`` seconds at most."""
+        function()
+
+    def nudge(self) -> None:
+        """Let a loop that sleeps see what a signal handler has done; threads do anyway."""
+
+    @property
+    def within(self) -> bool:
+        """Whether the caller is one of our own: a handler, or the loop."""
+        return threading.current_thread().name in _OURS
+
+    @staticmethod
+    def busy(owner: Owner) -> bool:
+        """Whether calls of an owner run or wait."""
+        inbox = owner.inbox
+        return inbox is not None and bool(inbox.jobs or inbox.running)
+
     def stop(self, grace: float) -> bool:
         """Let running handlers end for ``grace`` seconds, then end the threads; False when some still ran."""
-        ended = self.pool.stop(grace)
+        ended: bool = self.pool.stop(grace)
         self.hub.stop()
         return ended

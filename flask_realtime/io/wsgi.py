@@ -12,8 +12,6 @@ import io
 import logging
 import os
 import socket
-import ssl
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from http import HTTPStatus
@@ -25,9 +23,11 @@ from ..protocol.counters import HTTP, STOPPING, WEBSOCKET, Counters
 from ..protocol.engineio.engine import Engine
 from ..protocol.engineio.requests import Outcome, Read, Request, Respond, Upgrade, Wait, answer
 from ..protocol.websocket.reader import Reader
-from ..typing import Frame
+from ..typing import Event, Frame
+from . import calls, uwsgi
 from .connection import Connection
 from .exchange import BODY, CLOSE, Exchange, Exchanges, head, origin_of
+from .hub import Hub
 from .threads import Threads
 
 Environ = dict[str, Any]
@@ -38,8 +38,10 @@ STAY = "flask_realtime.stay"
 
 logger = logging.getLogger("flask_realtime.io")
 
-_SOCKETS = ("werkzeug.socket", "gunicorn.socket")
-_DROPPED = frozenset((*_SOCKETS, "wsgi.input", "werkzeug.request", "wsgi.file_wrapper", "gunicorn.sock"))
+_SOCKETS = ("werkzeug.socket", "gunicorn.socket", "gunicorn.sock")
+_SHAKEN = "wsgi.websocket"
+"""Key of gevent-websocket's object, which has done the handshake before the application is asked."""
+_DROPPED = frozenset((*_SOCKETS, _SHAKEN, "wsgi.input", "eventlet.input", "werkzeug.request", "wsgi.file_wrapper"))
 _CAN_MOVE = os.name == "posix"
 
 
@@ -60,6 +62,8 @@ class Gateway:
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Serve a request for the Engine.IO path."""
+        if uwsgi.serves(environ):
+            environ, start_response = uwsgi.adapt(environ, start_response)
         if self.stopping and not self._knows(environ):
             self._engine.counters.refusals.one(STOPPING)
             busy = [("Retry-After", "5"), ("Cache-Control", "no-store"), ("Connection", "close")]
@@ -76,6 +80,8 @@ class Gateway:
             websocket=sock is not None,
         )
         outcome: Outcome = answer(self._engine, request)
+        if _SHAKEN in environ and isinstance(outcome, Respond):
+            outcome = _refusal(outcome)
         if isinstance(outcome, Read):
             outcome = self._read(outcome, environ, sock)  # which may have to wait as well
             if isinstance(outcome, Respond) and outcome.status == 200:
@@ -119,10 +125,7 @@ class Gateway:
         now = time.monotonic()
         for due, sock in list(self._bodies.values()):
             if due <= now:
-                try:
-                    socket.socket.shutdown(sock, socket.SHUT_RD)  # below TLS, which would take it for the end of all
-                except OSError:
-                    pass  # it has ended meanwhile
+                calls.end_reading(sock)
         if self._bodies:
             self._look_later()
 
@@ -137,7 +140,7 @@ class Gateway:
         if origin is None:
             return _start(answered, start_response)
         try:
-            moved = Moved(environ, sock)
+            moved = _move(environ, sock, self._runtime.hub)
         except OSError:  # no descriptor is left
             return _start(answered, start_response)
         Exchange(exchanges, sid, origin).begin(moved.sock, answered, bool(moved.early))
@@ -160,7 +163,7 @@ class Gateway:
         if frames is not None:
             return _start(wait.respond(frames), start_response)
         try:
-            moved = Moved(environ, sock)
+            moved = _move(environ, sock, self._runtime.hub)
         except OSError as error:  # no descriptor is left: wait in this thread, which needs none
             logger.warning("a poll has to wait in a thread: %s", error)
             answered = exchange.withdraw()
@@ -202,13 +205,15 @@ class Gateway:
     ) -> Iterable[bytes]:
         assert sock is not None
         options = self._engine.options
-        reader = Reader(options.max_http_buffer_size, options.max_fragments, upgrade.extensions)
-        deflate_from = options.compression_threshold if upgrade.extensions else None
-        start = head(101, upgrade.headers)
+        shaken = _SHAKEN in environ
+        extensions = [] if shaken else upgrade.extensions
+        reader = Reader(options.max_http_buffer_size, options.max_fragments, extensions)
+        deflate_from = options.compression_threshold if extensions else None
+        start = b"" if shaken else head(101, upgrade.headers)
         moved = None
         if can_move(environ, sock):
             try:
-                moved = Moved(environ, sock)
+                moved = _move(environ, sock, self._runtime.hub)
             except OSError as error:
                 logger.warning("a WebSocket has to keep its thread: %s", error)
         if moved is None:
@@ -232,7 +237,7 @@ class Gateway:
         """Serve a socket that can't be moved: this thread waits for the end."""
         sock.setblocking(False)
         _no_delay(sock)
-        ended = threading.Event()
+        ended = self._runtime.event()
         connection = Connection(
             self._runtime.hub,
             sock,
@@ -251,7 +256,7 @@ class Gateway:
         started = upgrade.start(connection)
         if started is None:
             connection.open(lambda message: None, lambda reason: None, early)
-            connection.close(1008, "no upgrade is possible now")
+            connection.close(1008, upgrade.refusal)
         else:
             on_message, on_close = started
 
@@ -270,26 +275,37 @@ class Gateway:
         self._engine.complain(logging.WARNING, "a slow client is closed: %s", why)
 
 
+def _refusal(answered: Respond) -> Upgrade:
+    """Say what is left to say to a client whose handshake the server has accepted already."""
+    return Upgrade(lambda transport: None, lambda: None, [], [], answered.body.decode("latin-1")[:100])
+
+
 _NO_STORE = ("Cache-Control", "no-store")
 
 
 class Moved:
     """A socket that has left its server.
 
+    Args:
+        environ: Of the request.
+        sock: As the server has it.
+        hub: Serves it from now on.
+
     Attributes:
         sock: Non-blocking and ours alone.
         early: What the server had read beyond the request.
     """
 
-    def __init__(self, environ: Environ, sock: socket.socket) -> None:
+    def __init__(self, environ: Environ, sock: socket.socket, hub: Hub) -> None:
         number = sock.fileno()
         dummy, self._other = socket.socketpair()
         try:
-            self.sock = socket.socket(fileno=os.dup(number))
+            self.sock = hub.socket(fileno=os.dup(number))
         except OSError:
             dummy.close()
             self._other.close()
             raise
+        hub.forget(number)
         os.dup2(dummy.fileno(), number, inheritable=False)
         dummy.close()
         self.sock.setblocking(False)
@@ -300,8 +316,7 @@ class Moved:
     @staticmethod
     def can_tell(environ: Environ) -> bool:
         """Whether it can be told what the server has read beyond the request."""
-        stream = environ.get("wsgi.input")
-        return isinstance(stream, io.BufferedReader) or _unreader(stream) is not None
+        return _buffer(environ) is not None or _unreader(environ.get("wsgi.input")) is not None
 
     def _leftover(self) -> bytes:
         """Take the bytes that came in the same segment as the request."""
@@ -316,15 +331,37 @@ class Moved:
             buffer.seek(0)
             buffer.truncate()
             return data
-        if isinstance(stream, io.BufferedReader):  # Werkzeug; the stream ends where the dummy does
+        buffered = _buffer(self._environ)
+        if buffered is not None:  # it ends where the dummy does
             self._other.shutdown(socket.SHUT_WR)
-            return stream.read()
+            return buffered.read()
         return b""
 
     def finish(self, status: str, start_response: StartResponse) -> Iterable[bytes]:
         """Give the server an answer for its dummy."""
         start_response(status, [("Content-Length", "0"), ("Connection", "close")])
+        if _SHAKEN in self._environ:
+            self._other.close()  # gevent-websocket closes no body, and takes the end for what it is
+            return []
         return _Nothing(self._other)
+
+
+def _move(environ: Environ, sock: Any, hub: Hub) -> Moved | uwsgi.Taken:
+    """Let a socket leave its server.
+
+    Raises:
+        OSError: No descriptor is left.
+    """
+    if isinstance(sock, uwsgi.Borrowed):
+        return uwsgi.Taken(sock, hub)
+    return Moved(environ, sock, hub)
+
+
+def _buffer(environ: Environ) -> io.BufferedReader | None:
+    """Return what Werkzeug, gevent and eventlet read requests from."""
+    stream = environ.get("eventlet.input") or environ.get("wsgi.input")
+    found = getattr(stream, "rfile", stream)
+    return found if isinstance(found, io.BufferedReader) else None
 
 
 def _unreader(stream: Any) -> Any:
@@ -350,7 +387,7 @@ class Blocking:
 
     def __init__(self, runtime: Threads, wait: Wait, sock: socket.socket | None) -> None:
         self._hub, self._wait, self._sock = runtime.hub, wait, sock
-        self._event = threading.Event()
+        self._event, self._runtime = runtime.event(), runtime
         self._frames: Sequence[Frame] | None = None
 
     def ready(self, frames: Sequence[Frame]) -> None:
@@ -363,13 +400,13 @@ class Blocking:
             self._hub.call_soon(self._hub.watch, self._sock, self)
         self._event.wait()
         if self._sock is not None and self._hub.running:
-            unwatched = threading.Event()
+            unwatched = self._runtime.event()
             self._hub.call_soon(self._unwatch, unwatched)
             while not unwatched.wait(0.5) and self._hub.running:
                 pass  # the server may close the socket as soon as this thread is back
         return None if self._frames is None else self._wait.respond(self._frames)
 
-    def _unwatch(self, unwatched: threading.Event) -> None:
+    def _unwatch(self, unwatched: Event) -> None:
         self._hub.unwatch(self._sock)
         unwatched.set()
 
@@ -378,13 +415,13 @@ class Blocking:
         try:
             # Below TLS, whose reading would take what is the server's. Nothing has to come while an answer is awaited,
             # so what comes is the end, or the record that announces it.
-            data = socket.socket.recv(self._sock, 1, socket.MSG_PEEK)
+            data = calls.peek(self._hub.socket, self._sock)
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
             data = b""
         self._hub.unwatch(self._sock)
-        if not data or isinstance(self._sock, ssl.SSLSocket):
+        if not data or calls.is_tls(self._sock):
             self.failed()
 
     def writable(self) -> None:
@@ -400,16 +437,20 @@ def _used_up(environ: Environ, sock: socket.socket | None, start_response: Start
     """End a request on whose socket nothing is left to read or to say."""
     if "gunicorn.socket" in environ:
         raise StopIteration  # which it takes as just that
+    if uwsgi.serves(environ):
+        return []  # it writes nothing of its own
     # Werkzeug would read the next request and write an answer: let it read the end, and write nowhere.
-    if isinstance(sock, ssl.SSLSocket):
+    if sock is not None and calls.is_tls(sock):
         sock.recv_into = lambda *args: 0  # type: ignore[method-assign]
         sock.sendall = lambda *args: None  # type: ignore[method-assign]
+        sock.send = lambda data, *args: len(data)  # type: ignore[method-assign]
     elif sock is not None:
         try:
             sock.shutdown(socket.SHUT_RDWR)
         except OSError:
             pass  # the peer was quicker
-    start_response("101 Switching Protocols", [("Content-Length", "0"), ("Connection", "close")])
+    if _SHAKEN not in environ:
+        start_response("101 Switching Protocols", [("Content-Length", "0"), ("Connection", "close")])
     return []
 
 
@@ -419,14 +460,21 @@ def find_socket(environ: Environ) -> socket.socket | None:
         return None  # its streams share the socket
     for key in _SOCKETS:
         sock = environ.get(key)
-        if isinstance(sock, socket.socket):
-            return sock
-    return None
+        if sock is not None:
+            break
+    else:
+        if environ.get("SERVER_SOFTWARE", "").startswith("gevent/"):
+            sock = getattr(getattr(_buffer(environ), "raw", None), "_sock", None)
+        elif "eventlet.input" in environ:
+            sock = environ["eventlet.input"].get_socket()
+        elif uwsgi.serves(environ):
+            sock = uwsgi.borrow()
+    return sock if hasattr(sock, "setsockopt") else None  # a test's or a middleware's may be anything
 
 
 def can_move(environ: Environ, sock: socket.socket) -> bool:
     """Whether a socket can leave its server: TLS is bound to its descriptor, and only POSIX has descriptors."""
-    return _CAN_MOVE and not isinstance(sock, ssl.SSLSocket) and not environ.get(STAY)
+    return _CAN_MOVE and not calls.is_tls(sock) and not environ.get(STAY)
 
 
 # Not the interpreter's own table of texts, which some versions never take one out of: each client brings new ones.
@@ -486,7 +534,7 @@ def _read(read: Read, environ: Environ, counters: Counters) -> Respond | Wait:
         if int(length) > read.limit:
             return _too_large(read)
         wanted = int(length)
-    elif environ.get("wsgi.input_terminated"):
+    elif environ.get("wsgi.input_terminated") or getattr(stream, "chunked_input", False):  # which eventlet says
         wanted = -1
     else:
         wanted = 0
@@ -499,7 +547,7 @@ def _read(read: Read, environ: Environ, counters: Counters) -> Respond | Wait:
                 break
             body += block
         lost = len(body) < wanted
-    except OSError:
+    except (OSError, ValueError):  # eventlet takes bad chunks for bad values
         lost = True
     if lost:
         read.fail()

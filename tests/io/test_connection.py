@@ -105,8 +105,21 @@ def test_early_bytes_come_first(connect):
 def test_early_bytes_may_be_the_end(connect):
     end = connect(early=client_frame(8, b"\x03\xe8"))
     assert end.rest() == b"\x88\x02\x03\xe8"
+    end.theirs.close()
     assert end.ended.wait(LIMIT)
     assert end.reasons == ["transport close"]
+
+
+def test_what_comes_behind_a_close_frame_is_taken_without_a_reset(connect):
+    end = connect()
+    end.theirs.sendall(client_frame(8, b"\x03\xe8"))
+    assert end.theirs.recv(65536) == b"\x88\x02\x03\xe8"
+    assert end.theirs.recv(65536) == b""  # the end of our side, not of the connection
+    end.theirs.sendall(client_frame(1, b"late"))
+    assert not end.ended.is_set()
+    end.theirs.close()
+    assert end.ended.wait(LIMIT)
+    assert end.messages == [] and end.reasons == ["transport close"]
 
 
 def test_what_breaks_the_protocol_ends_with_its_code(connect):
@@ -134,6 +147,7 @@ def test_nothing_is_handed_on_after_our_close(connect):
     end = connect()
     end.theirs.sendall(client_frame(1, b"close") + client_frame(1, b"late") + client_frame(8, b"\x03\xe8"))
     assert end.rest() == b"\x88\x02\x03\xe8"
+    end.theirs.close()
     assert end.ended.wait(LIMIT)
     assert end.messages == ["close"] and end.reasons == []
 
@@ -157,6 +171,7 @@ def test_a_backlog_is_sent_before_the_end(connect):
     end.theirs.sendall(client_frame(8, b"\x03\xe8"))
     data = end.rest()
     assert len(data) == 10 + 3_000_000 + 4 and data[-4:] == b"\x88\x02\x03\xe8"
+    end.theirs.close()
     assert end.ended.wait(LIMIT)
 
 
@@ -271,3 +286,39 @@ def test_a_large_message_arrives_over_tls(hub, tls, size):
         theirs.close()
         hub.stop(0)
         ours.close()
+
+
+class Gevents:
+    """A socket as gevent's with TLS: one that takes nothing now says 0 instead of an error."""
+
+    def __init__(self, sock):
+        self._sock = sock
+
+    def __getattr__(self, name):
+        return getattr(self._sock, name)
+
+    def pending(self):
+        return 0
+
+    def send(self, data):
+        try:
+            return self._sock.send(data)
+        except BlockingIOError:
+            return 0
+
+
+def test_a_full_socket_that_takes_nothing_holds_nobody_up(hub):
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    theirs.settimeout(LIMIT)
+    ended = threading.Event()
+    connection = Connection(hub, Gevents(ours), Reader(1000), 1 << 26, None, ended.set)
+    connection.open(lambda message: None, lambda reason: None, b"")
+    connection.write((Frame("4" + "x" * (1 << 24)),))  # returns, though nobody reads
+    settle(hub)
+    left = (1 << 24) + 1 + 10
+    while left:
+        left -= len(theirs.recv(min(left, 1 << 20)))
+    theirs.close()
+    assert ended.wait(LIMIT)
+    ours.close()

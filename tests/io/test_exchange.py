@@ -513,3 +513,30 @@ def test_a_server_that_nobody_runs_keeps_none():
     server = engineio.Server()
     assert server.gateway.exchanges.take_back is None
     server.shutdown()
+
+
+def test_a_post_is_answered_before_its_events_are(site, client, monkeypatch):
+    """A client that says goodbye by the next post, as soon as it has an acknowledgement, doesn't wait for a ping."""
+    order, respond = [], exchange.Exchange._respond
+    monkeypatch.setattr(
+        exchange.Exchange, "_respond", lambda self, answered: (order.append(answered.body), respond(self, answered))
+    )
+    polling = site.server.eio.engine.sessions[client.sid].polling
+    for number in range(60):  # after some, the handler has shown to be short and runs where it is read
+        client.polls.send("GET", client.query, path=PATH)
+        while polling._poll is None:
+            pass
+        client.post(f'42{number}["echo",{number}]')
+        assert client.polls.answer()[2] == b"43%d[%d]" % (number, number)
+        assert client.posts.answer()[0] == 200
+    assert order[-20:] == [answer for number in range(50, 60) for answer in (b"ok", b"43%d[%d]" % (number, number))]
+
+
+def test_those_that_come_and_go_leave_one_timer(site):
+    exchanges = site.exchanges
+    for _ in range(20):
+        Client(site).close()
+        while len(exchanges):
+            pass
+    timers = [*site.server.eio.runtime.hub._timers, *site.server.eio.runtime.hub._new_timers]
+    assert [timer.function for timer in timers].count(exchanges._sweep) == 1

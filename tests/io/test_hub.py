@@ -179,3 +179,22 @@ def test_a_forked_child_starts_a_hub_of_its_own(hub):
         assert result.read() == b"y"
     os.waitpid(child, 0)
     settle(hub)
+
+
+def test_a_stop_ends_though_the_hub_begins_anew_meanwhile(hub):
+    """What is closed last may have something to be done, which starts another loop; a stop waits for its own only."""
+    ours, theirs = socket.socketpair()
+    begun = threading.Event()
+
+    class Late:
+        def failed(self):
+            hub.call_soon(begun.set)
+
+    hub.call_soon(hub.watch, ours, Late())
+    stopping = threading.Thread(target=hub.stop, args=(0,), daemon=True)
+    stopping.start()
+    assert begun.wait(LIMIT)
+    stopping.join(LIMIT)
+    assert not stopping.is_alive()
+    ours.close()
+    theirs.close()

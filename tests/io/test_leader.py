@@ -7,8 +7,8 @@ import pytest
 from doubles import client_frame
 
 from flask_realtime.io.connection import Connection
-from flask_realtime.io.hub import Hub
-from flask_realtime.io.threads import SHORT, Threads
+from flask_realtime.io.hub import SHORT, Hub
+from flask_realtime.io.threads import Threads
 from flask_realtime.protocol.engineio.frame import Frame
 from flask_realtime.protocol.websocket.reader import Reader
 from flask_realtime.typing import Habit

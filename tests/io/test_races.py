@@ -10,12 +10,12 @@ from contextlib import contextmanager
 
 import pytest
 from doubles import KeptTransport, Party, client_frame
+from green_home import LIBRARIES, Home, kernel_of
 from websockets.protocol import CLIENT, OPEN, Protocol
 
 from flask_realtime.errors import RemoteProtocolError
 from flask_realtime.io import connection as connections
 from flask_realtime.io.connection import Connection
-from flask_realtime.io.hub import Hub
 from flask_realtime.io.threads import FULL, Threads
 from flask_realtime.protocol.engineio.engine import Engine
 from flask_realtime.protocol.engineio.frame import Frame
@@ -60,17 +60,29 @@ def together(*functions):
 
 
 @pytest.fixture
-def runtime():
+def threads():
     runtime = Threads()
     yield runtime
     assert runtime.stop(LIMIT)
 
 
+@pytest.fixture(params=["threads", *LIBRARIES])
+def runtime(request):
+    """A runtime of each kind, which the test's threads use from outside."""
+    if request.param == "threads":
+        yield request.getfixturevalue("threads")
+        return
+    home = Home(kernel_of(request.param))
+    stop = home.runtime.stop
+    home.runtime.stop = lambda limit: home.do(stop, limit)  # it waits in its own thread
+    yield home.runtime
+    home.runtime.stop = stop
+    home.close()
+
+
 @pytest.fixture
-def hub():
-    hub = Hub()
-    yield hub
-    hub.stop()
+def hub(runtime):
+    return runtime.hub
 
 
 # Rooms
@@ -464,23 +476,23 @@ def test_calls_of_many_threads_keep_each_ones_order(runtime):
         assert [i for who, i in started if who == thread] == list(range(200))
 
 
-def test_a_slow_call_does_not_hold_up_the_next(runtime):
+def test_a_slow_call_does_not_hold_up_the_next(threads):
     owner = Owner()
     for _ in range(20):
         slow, quick, ended = threading.Event(), threading.Event(), threading.Event()
-        runtime.run(owner, slow.wait, (LIMIT,), lambda *answer, ended=ended: ended.set(), None)
-        runtime.run(owner, quick.set, (), nothing, None)
+        threads.run(owner, slow.wait, (LIMIT,), lambda *answer, ended=ended: ended.set(), None)
+        threads.run(owner, quick.set, (), nothing, None)
         assert quick.wait(LIMIT), "the second call has to start while the first still runs"
         assert not ended.is_set()
         slow.set()
         assert ended.wait(LIMIT)
 
 
-def test_slow_calls_of_one_owner_do_not_hold_up_another(runtime):
+def test_slow_calls_of_one_owner_do_not_hold_up_another(threads):
     busy, quick, free = Owner(), threading.Event(), threading.Event()
     for _ in range(30):
-        runtime.run(busy, free.wait, (LIMIT,), nothing, None)
-    runtime.run(Owner(), quick.set, (), nothing, None)
+        threads.run(busy, free.wait, (LIMIT,), nothing, None)
+    threads.run(Owner(), quick.set, (), nothing, None)
     assert quick.wait(LIMIT)
     free.set()
 
@@ -558,11 +570,11 @@ def test_who_was_paused_goes_on_in_the_end(ordered):
     assert runtime.stop(LIMIT)
 
 
-def test_a_full_inbox_pauses_its_owner(runtime):
+def test_a_full_inbox_pauses_its_owner(threads):
     owner, free, done = Owner(), threading.Event(), threading.Event()
     for _ in range(16 + FULL + 2):
-        runtime.run(owner, free.wait, (LIMIT,), nothing, None)
-    runtime.run(owner, done.set, (), nothing, None)
+        threads.run(owner, free.wait, (LIMIT,), nothing, None)
+    threads.run(owner, done.set, (), nothing, None)
     assert owner.pauses == [True]
     free.set()
     assert done.wait(LIMIT)

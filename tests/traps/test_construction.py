@@ -2,6 +2,7 @@
 
 import json
 import linecache
+import subprocess
 import sys
 import warnings
 
@@ -122,10 +123,36 @@ def test_t04_installed_packages_do_not_choose_the_mode(program, tmp_path, monkey
     assert extension.async_mode == extension.server.async_mode == extension.server.eio.async_mode == "threading"
 
 
-@pytest.mark.parametrize("mode", ["eventlet", "gevent", "asgi", "thread", ""])
-def test_t04_mode_that_is_not_there_is_refused(mode):
-    with pytest.raises(ValueError, match="async_mode"):
+@pytest.mark.parametrize("mode", ["asgi", "thread", ""])
+def test_t04_mode_that_does_not_exist_is_refused(mode):
+    with pytest.raises(ValueError, match=r"expected one of 'eventlet', 'gevent_uwsgi', 'gevent', 'threading'.* got"):
         flask_realtime.SocketIO(application(), async_mode=mode)
+
+
+@pytest.mark.parametrize("mode", ["eventlet", "gevent"])
+def test_t04_mode_whose_package_is_missing_is_refused(monkeypatch, mode):
+    monkeypatch.setitem(sys.modules, mode, None)
+    monkeypatch.delitem(sys.modules, f"flask_realtime.io.{mode}", raising=False)
+    with pytest.raises(ValueError, match=rf"async_mode='{mode}'.*pip install 'flask_realtime\[{mode}\]'"):
+        flask_realtime.SocketIO(application(), async_mode=mode)
+
+
+@pytest.mark.parametrize(("mode", "module"), [("eventlet", "eventlet.patcher"), ("gevent", "gevent.monkey")])
+def test_t04_the_library_that_has_patched_the_process_is_chosen(mode, module):
+    patch = "monkey_patch" if mode == "eventlet" else "patch_all"
+    source = f"""
+import warnings
+warnings.simplefilter("ignore")  # eventlet's own, about itself
+import {mode}
+from {mode if mode == "eventlet" else module} import {patch} as patch
+patch()
+import flask, flask_realtime, logging
+logging.basicConfig(level=logging.INFO)
+print(flask_realtime.SocketIO(flask.Flask("app")).async_mode)
+"""
+    ran = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, timeout=60, check=True)
+    assert ran.stdout == mode + "\n"
+    assert ran.stderr.count(f"async_mode is '{mode}': the process is patched by {mode}") == 1
 
 
 # T5: json and serializer.

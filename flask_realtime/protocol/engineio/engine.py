@@ -63,15 +63,32 @@ class Engine:
         self.lock = runtime.lock()
         """Guards each session's state, with its transport."""
         self.sessions: dict[str, Session] = {}
-        self.told_of_strangers = False
+        self.why_unknown = "it was here before a restart, or its requests go to several processes"
+        """Why a client may come with a session id that isn't known; the shell may know better."""
+        self._warned: set[str] = set()
         self.farewells: dict[str, Polling] = {}
         self.heartbeat = Heartbeat(runtime, options.interval, options.ping_timeout, self._expired)
+
+    def warn_once(self, message: str, *args: object) -> None:
+        """Log a warning, and never again this one.
+
+        Args:
+            message: The kind, with a %s for each of the ``args``.
+            args: What is particular to this case.
+        """
+        if message not in self._warned:
+            self._warned.add(message)
+            self.logger.warning(message + "; this is said once", *args)
+
+    def new_sid(self) -> str:
+        """Return an id for a session."""
+        return self.options.sid_prefix + new_id()
 
     # Opening, in two steps: the application decides between them. What it sends meanwhile waits.
 
     def prepare(self, environ: Any) -> Session:
         """Make a session; nobody else knows its id yet."""
-        session = Session(self, new_id(), environ)
+        session = Session(self, self.new_sid(), environ)
         session.polling = Polling(self.runtime.lock(), self.options.max_backlog, session.slow)
         session.transport = session.polling
         self.sessions[session.sid] = session

@@ -12,6 +12,8 @@ from ...errors import ConfigurationError
 
 TRANSPORTS = ("polling", "websocket")
 
+_SID_PREFIX = re.compile("[A-Za-z0-9._-]{0,16}")
+
 
 @dataclass(frozen=True, slots=True)
 class Options:
@@ -32,6 +34,8 @@ class Options:
         max_connections: Sessions of the process; None for no limit. More get status 503.
         cookie: Name of a cookie that carries the session's id, or a dict of its name and attributes; None for no
             cookie.
+        sid_prefix: What each session id begins with, at most 16 characters of A-Z a-z 0-9 - _ .; by it a load
+            balancer can tell which process a session belongs to.
         cors_allowed_origins: None for the request's own origin; an origin; a list; ``"*"``; ``[]`` switches the check
             and the headers off; a callable ``(origin)`` or ``(origin, environ)``.
         cors_credentials: Whether browsers may send cookies from other origins that are allowed.
@@ -56,6 +60,7 @@ class Options:
     max_fragments: int = 1024
     max_connections: int | None = None
     cookie: str | Mapping[str, Any] | None = None
+    sid_prefix: str = ""
     cors_allowed_origins: str | Sequence[str] | Callable[..., bool] | None = None
     cors_credentials: bool = True
     allowed_hosts: str | Sequence[str] | None = None
@@ -95,6 +100,10 @@ class Options:
         if not enabled:
             raise ConfigurationError(f"transports: expected some of {', '.join(TRANSPORTS)}, got {self.transports!r}")
         _cookie_name(self.cookie)
+        if not isinstance(self.sid_prefix, str) or not _SID_PREFIX.fullmatch(self.sid_prefix):
+            raise ConfigurationError(
+                f"sid_prefix: expected at most 16 characters of A-Z a-z 0-9 - _ ., got {self.sid_prefix!r}"
+            )
         for host in hosts(self.allowed_hosts) or ():
             if not isinstance(host, str) or not _HOST.fullmatch(host):
                 raise ConfigurationError(f"allowed_hosts: expected host names, with a port or without, got {host!r}")

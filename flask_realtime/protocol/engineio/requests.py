@@ -100,15 +100,19 @@ class Upgrade(NamedTuple):
     Attributes:
         headers: Of the answer with status 101.
         extensions: For the `Reader`.
+        refusal: Why the connection is closed when ``start`` returns None.
     """
 
     start: Callable[[Transport], tuple[Callable[[str | bytes], object], Callable[[str], object]] | None]
     abort: Callable[[], object]
     headers: Headers
     extensions: list[Extension]
+    refusal: str = "no upgrade is possible now"
 
 
 Outcome = Respond | Wait | Read | Upgrade
+
+_OF_PROXIES = ("X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-IP", "Forwarded", "Via")
 
 ERRORS = {
     0: "Transport unknown",
@@ -159,6 +163,8 @@ class _Answer:
             return self.refuse(0)
         upgrading = "websocket" in (request.header("Upgrade") or "").lower()
         sid = self.query.get("sid")
+        if transport == "websocket":
+            self.look_for_proxy(upgrading)
         if transport == "websocket" and not (upgrading and request.websocket):
             return self.refuse(
                 3,
@@ -179,12 +185,7 @@ class _Answer:
             farewell = engine.farewells.pop(sid, None) if transport == "polling" and request.method == "GET" else None
             if farewell is not None:
                 return self.packets(farewell.poll(lambda frames: None) or (), None)
-            if not engine.told_of_strangers:
-                engine.told_of_strangers = True
-                engine.logger.warning(
-                    "a client came with an unknown session id: it was here before a restart, or its requests go to "
-                    "several processes, but this version serves one (gunicorn -w 1); this is said once"
-                )
+            engine.warn_once("a client came with an unknown session id: %s", engine.why_unknown)
             return self.refuse(1, why=SID)
         if transport == "websocket":
             return self.upgrade(session) if request.method == "GET" else self.refuse(3, "expected GET")
@@ -195,6 +196,21 @@ class _Answer:
         if request.method == "POST":
             return self.post(session)
         return self.refuse(3, "expected GET or POST")
+
+    def look_for_proxy(self, upgrading: bool) -> None:
+        """Tell of a proxy that doesn't let the handshake of a WebSocket through."""
+        header = self.request.header
+        missing = [] if upgrading else ["Upgrade: websocket"]
+        if "upgrade" not in (header("Connection") or "").lower():
+            missing.append("Connection: upgrade")
+        # No client sends the key without them.
+        if missing and any(header(name) is not None for name in ("Sec-WebSocket-Key", *_OF_PROXIES)):
+            self.engine.warn_once(
+                "a WebSocket handshake came without `%s`, which a proxy has to hand on; nginx does with "
+                "`proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade; "
+                'proxy_set_header Connection "upgrade";`',
+                "` and `".join(missing),
+            )
 
     # One method for each kind of request.
 

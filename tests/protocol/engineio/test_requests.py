@@ -447,3 +447,42 @@ def test_a_farewell_is_for_polls_only(floor):
     check_refused(floor.request("POST", query=of(session)), 1)
     check_refused(floor.upgrade(query=of(session, "websocket")), 1)
     assert floor.request(query=of(session)).body == b"1"
+
+
+# Mistakes in front of us
+
+
+def test_an_unknown_session_id_is_explained_once(floor, caplog):
+    floor.engine.why_unknown = "there are two processes"
+    for _ in range(3):
+        check_refused(floor.request(query=f"{OPEN}&sid=nobody"), 1)
+    assert caplog.messages == [
+        "a client came with an unknown session id: there are two processes; this is said once"
+    ]
+
+
+WEBSOCKET = "EIO=4&transport=websocket"
+
+
+@pytest.mark.parametrize("sign", ["X-Forwarded-For", "X-Forwarded-Proto", "X-Real-IP", "Forwarded", "Via"])
+def test_a_proxy_that_takes_the_upgrade_away_is_told_once(sign, floor, caplog):
+    for _ in range(3):
+        check_refused(floor.request(query=WEBSOCKET, **{sign: "x"}), 3, "expected an upgrade to WebSocket")
+    (text,) = caplog.messages
+    assert "came without `Upgrade: websocket` and `Connection: upgrade`" in text
+    assert "proxy_set_header Upgrade $http_upgrade;" in text and text.endswith("this is said once")
+
+
+def test_the_key_alone_shows_the_proxy(floor, caplog):
+    check_refused(floor.request(query=WEBSOCKET, **{**UPGRADE, "Upgrade": None, "Connection": "close"}), 3)
+    assert "came without `Upgrade: websocket` and `Connection: upgrade`" in caplog.text
+
+
+def test_a_proxy_that_keeps_half_of_the_upgrade(floor, caplog):
+    check_refused(floor.request(query=WEBSOCKET, **{**UPGRADE, "Connection": "close"}), 3)
+    assert "came without `Connection: upgrade`, " in caplog.text
+
+
+def test_who_only_looks_at_the_address_is_no_proxy(floor, caplog):
+    check_refused(floor.request(query=WEBSOCKET), 3)
+    assert caplog.messages == []
