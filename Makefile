@@ -15,7 +15,7 @@ BIN := .venv/bin
 NPM := npm --no-audit --no-fund --loglevel=error
 say = @echo "==> $(1)"
 
-.PHONY: help venv demo test lint types docs e2e chaos clean python node programs port-is-free
+.PHONY: help venv demo test lint types docs e2e chaos clean python node programs uwsgi gunicorn-25 port-is-free
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,20 +38,19 @@ types: .venv/.installed-dev ## Check the types (mypy --strict)
 	$(call say,mypy --strict flask_realtime)
 	@$(BIN)/mypy --strict flask_realtime
 
-test: node lint types docs programs tests/e2e/node_modules/.installed example_app/node_modules/.installed ## Run everything
+test: node lint types docs programs uwsgi gunicorn-25 tests/e2e/node_modules/.installed example_app/node_modules/.installed ## Run everything
 	@rm -f .make/pytest*.log .coverage .coverage.*
-	$(call say,pytest under coverage)
-	@$(BIN)/coverage run -m pytest --color=$$([ -t 1 ] && echo yes || echo auto) $(ARGS) | tee .make/pytest.log
+	@scripts/run_tests $(BIN)/python $(ARGS)
 	$(call say,coverage)
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report
 	@scripts/test_other_pythons $(BIN)/python $(ARGS)
-	@tail -n 1 .make/pytest.log
+	@tail -qn 1 .make/pytest-unit.log .make/pytest-servers.log .make/pytest-list.log
 
-e2e: node .venv/.installed-dev programs tests/e2e/node_modules/.installed example_app/node_modules/.installed ## Run the end-to-end tests only
-	@$(BIN)/python -m pytest -m e2e $(ARGS)
+e2e: node .venv/.installed-dev programs uwsgi gunicorn-25 tests/e2e/node_modules/.installed example_app/node_modules/.installed ## Run the end-to-end tests only
+	@$(BIN)/python -m pytest -m e2e --numprocesses 3 --dist loadgroup $(ARGS)
 
-chaos: node .venv/.installed-dev programs tests/e2e/node_modules/.installed ## Try to break it: the whole list
+chaos: node .venv/.installed-dev programs uwsgi gunicorn-25 tests/e2e/node_modules/.installed ## Try to break it: the whole list
 	@CHAOS=full $(BIN)/python -m pytest -m chaos $(ARGS)
 
 docs: .venv/.installed-dev ## Build the documentation into docs/_build/html
@@ -76,7 +75,19 @@ node:
 	done
 
 programs: | .make
-	@scripts/install_programs chromium nginx
+	@scripts/install_programs chromium nginx haproxy
+
+# Only into .venv: the other Pythons run no servers. Where it can't be had, the next make tries again.
+uwsgi: .venv/.installed-dev
+	@scripts/install_uwsgi $(BIN)/python || true
+
+# The last one with a worker for eventlet of its own, beside the newest.
+gunicorn-25: .make/gunicorn-25/.installed
+
+.make/gunicorn-25/.installed: | .venv/.installed-dev .make
+	$(call say,installing gunicorn 25 into .make)
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --target .make/gunicorn-25 'gunicorn==25.3.0'
+	@touch $@
 
 port-is-free:
 	@$(PYTHON) scripts/port_is_free.py $(PORT)

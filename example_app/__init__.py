@@ -4,6 +4,7 @@ Everything a newcomer needs is in four files: this one makes the app, ``chat.py`
 ``lobby.py`` knows who is where, and ``static/chat.js`` is the page's side.
 """
 
+import os
 from pathlib import Path
 
 from flask import Flask, Response, render_template, send_from_directory
@@ -34,7 +35,8 @@ def create_app() -> Flask:
         raise MissingBundle("socket.io-client is missing, install it with: npm ci --prefix example_app")
 
     app = Flask(__name__)
-    socketio.init_app(app)
+    # How many proxies stand in front, whose word on the public scheme and host is taken.
+    socketio.init_app(app, trusted_proxies=int(os.environ.get("TRUSTED_PROXIES", "0")))
 
     @app.get("/")
     def index() -> str:

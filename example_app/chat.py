@@ -21,7 +21,7 @@ MAX_FILE_BYTES = 700_000
 
 STARTED = time.monotonic()
 
-socketio = SocketIO(async_mode="threading")
+socketio = SocketIO()
 lobby = Lobby(ROOMS)
 
 

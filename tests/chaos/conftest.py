@@ -10,10 +10,13 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
-from e2e.servers import CRASH, KINDS, Server
+from e2e.servers import CRASH, SELECTED, Server
 
 ROWS = []
 FULL = os.environ.get("CHAOS") == "full"
+# The short list has each mode, and the two servers of threads that differ most.
+SHORT = ("werkzeug", "gunicorn-threads", "werkzeug-tls", "gevent", "eventlet", "uwsgi-gevent")
+WANTED = SELECTED if FULL or "E2E_KINDS" in os.environ else SHORT
 
 
 def pytest_configure(config):
@@ -69,7 +72,7 @@ def _as_markdown(rows):
     )
 
 
-@pytest.fixture(scope="session", params=list(KINDS))
+@pytest.fixture(scope="session", params=WANTED)
 def kind(request):
     """The kind of server, a key of ``KINDS``."""
     return request.param

@@ -9,6 +9,7 @@ import struct
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from http.client import UnknownProtocol
 
 import msgpack
 import pytest
@@ -96,7 +97,12 @@ def judge_request(server):
         data = case.data
         if b"SID" in data:
             data = data.replace(b"SID", open_session(server, join=None).partition("sid=")[2].encode())
-        reply = exchange(server, data, case.method, case.shut)
+        try:
+            reply = exchange(server, data, case.method, case.shut)
+        except UnknownProtocol:
+            if server.kind.startswith("uwsgi"):  # which answers in the version that it was asked in
+                return None
+            raise
         if reply.status not in case.status:
             return f"status {reply.status}, {reply.body[:80]!r}"
         if case.code is not None and reply.code != case.code:

@@ -208,7 +208,7 @@ class Wire:
 def worker(server):
     """Return the number of the process that serves: the worker where there is a master."""
     pid = server.process.pid
-    if server.kind.startswith("gunicorn"):
+    if server.kind.startswith(("gunicorn", "uwsgi")):
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
         assert len(children) == 1, children
         return int(children[0])

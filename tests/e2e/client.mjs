@@ -1,10 +1,14 @@
-// The JavaScript side of the contract: one scenario per run, with the official client.
+// The JavaScript side of the contract, with the official client.
 //
 //   node client.mjs SCENARIO URL polling|websocket|upgrade [OPTIONS as JSON]
+//   node client.mjs --lines
 //   node client.mjs --list
 //
 // Prints JSON lines; the last one says {"ok": true}. Ends with 1 and a message on stderr when the contract is broken.
-// OPTIONS: parser ("msgpack"), strict (events must be handled one after another), limit (seconds for the whole run).
+// With --lines, each line of stdin is [SCENARIO, URL, TRANSPORT, OPTIONS]; they are run one after the other, and each is
+// answered with a line, which has the message of a failure as "error".
+// OPTIONS: parser ("msgpack"), strict (events must be handled one after another), limit (seconds for the whole run),
+// headers (of every request), withCredentials (keep cookies).
 
 import assert from "node:assert/strict";
 import { randomUUID } from "node:crypto";
@@ -14,13 +18,11 @@ import { NodeWebSocket, NodeXHR } from "engine.io-client";
 import { io } from "socket.io-client";
 import msgpackParser from "socket.io-msgpack-parser";
 
-const [name, url, mode, given] = process.argv.slice(2);
-const options = { limit: 30, ...JSON.parse(given ?? "{}") };
+let name, url, mode, options, reached; // of the scenario that runs; "reached" is the transport that it must end on
 const TRANSPORTS = { polling: ["polling"], websocket: ["websocket"], upgrade: ["polling", "websocket"] };
-const REACHED = mode === "polling" ? "polling" : "websocket"; // the transport that the run must end on
 const WAIT = 10_000; // milliseconds for any single event
 
-const sockets = [];
+let sockets = [];
 
 // Helpers
 
@@ -35,6 +37,8 @@ function open({ namespace = "/", who = randomUUID(), ...extra } = {}) {
     reconnection: false,
     query: { who },
     ...(options.parser === "msgpack" ? { parser: msgpackParser } : {}),
+    ...(options.headers ? { extraHeaders: options.headers } : {}),
+    withCredentials: options.withCredentials ?? false,
     ...extra,
   });
   socket.who = who;
@@ -84,8 +88,8 @@ async function close(socket) {
 
 async function upgraded(socket) {
   const engine = socket.io.engine;
-  if (engine.transport.name !== REACHED) await until(engine, "upgrade", "the upgrade to WebSocket");
-  assert.equal(engine.transport.name, REACHED);
+  if (engine.transport.name !== reached) await until(engine, "upgrade", "the upgrade to WebSocket");
+  assert.equal(engine.transport.name, reached);
 }
 
 // Runs the body at once (which is while upgrading, in that mode) and again after the upgrade.
@@ -108,7 +112,15 @@ async function eventually(read, accept, what) {
 }
 
 async function page(path) {
-  const response = await fetch(url + path);
+  let response;
+  for (let left = 5; !response; left--) {
+    try {
+      response = await fetch(url + path, { headers: options.headers });
+    } catch (error) {
+      // It keeps connections, and meets one that the server is just closing.
+      if (!left) throw error;
+    }
+  }
   assert.equal(response.status, 200, `GET ${path} was answered ${response.status}`);
   return response;
 }
@@ -158,7 +170,7 @@ function nest(depth, leaf) {
   return depth === 0 ? leaf : depth % 2 ? { deeper: nest(depth - 1, leaf) } : [nest(depth - 1, leaf)];
 }
 
-const JSON_VALUES = [
+const jsonValues = () => [
   true,
   false,
   0,
@@ -318,11 +330,11 @@ const scenarios = {
   async echo() {
     const socket = await connected(open());
     await rounds(socket, async () => {
-      for (const value of JSON_VALUES) await echoes(socket, value);
-      await echoes(socket, ...JSON_VALUES);
+      for (const value of jsonValues()) await echoes(socket, value);
+      await echoes(socket, ...jsonValues());
       await echoes(socket);
       await echoes(socket, null, null);
-      for (const value of JSON_VALUES) {
+      for (const value of jsonValues()) {
         const echoed = until(socket, "echoed");
         socket.emit("echo_event", value, "and", value);
         same(await echoed, [value, "and", value]);
@@ -730,34 +742,61 @@ async function endsAlive(socket) {
   same(await journal(socket.who), [["/", "connect", null]]);
 }
 
-if (name === "--list") {
-  Object.keys(scenarios).forEach((scenario) => console.log(scenario));
-  process.exit(0);
-}
-
-const overall = setTimeout(() => fail(new Error(`the scenario did not end in ${options.limit} s`)), options.limit * 1000);
-
-function fail(error) {
-  process.stderr.write(`${name} over ${mode}: ${error.stack ?? error}\n`);
-  for (const socket of sockets) {
-    const transport = socket.io.engine?.transport?.name;
-    process.stderr.write(`  client ${socket.who}: connected=${socket.connected} transport=${transport}\n`);
+// Runs one scenario to its end.
+async function perform(scenario, address, transport, given = {}) {
+  [name, url, mode, sockets] = [scenario, address, transport, []];
+  options = { limit: 30, ...given };
+  reached = mode === "polling" ? "polling" : "websocket";
+  let overall;
+  const late = new Promise((_, reject) => {
+    const error = new Error(`the scenario did not end in ${options.limit} s`);
+    overall = setTimeout(reject, options.limit * 1000, error);
+  });
+  try {
+    assert.ok(Object.hasOwn(scenarios, name), `no scenario ${name}`);
+    assert.ok(Object.hasOwn(TRANSPORTS, mode), `no transport ${mode}`);
+    await Promise.race([late, stray.promise, scenarios[name]()]);
+    for (const socket of sockets.filter((item) => item.connected)) await upgraded(socket);
+    await Promise.all(sockets.map(close));
+  } finally {
+    clearTimeout(overall);
   }
-  process.exit(1);
+  return { ok: true, scenario: name, transport: mode };
 }
 
-process.on("uncaughtException", fail);
-process.on("unhandledRejection", fail);
-
-try {
-  assert.ok(Object.hasOwn(scenarios, name), `no scenario ${name}`);
-  assert.ok(Object.hasOwn(TRANSPORTS, mode), `no transport ${mode}`);
-  await scenarios[name]();
-  for (const socket of sockets.filter((item) => item.connected)) await upgraded(socket);
-  clearTimeout(overall);
-  await Promise.all(sockets.map(close));
-  print({ ok: true, scenario: name, transport: mode });
-  process.exit(0); // connections that fetch() keeps alive would hold the process for seconds
-} catch (error) {
-  fail(error);
+function report(error) {
+  const lines = sockets.map((socket) => {
+    const transport = socket.io.engine?.transport?.name;
+    return `\n  client ${socket.who}: connected=${socket.connected} transport=${transport}`;
+  });
+  return `${name} over ${mode}: ${error.stack ?? error}${lines.join("")}`;
 }
+
+// What is thrown where nobody waits for it.
+const stray = {};
+stray.promise = new Promise((_, reject) => (stray.reject = reject));
+stray.promise.catch(() => {});
+process.on("uncaughtException", stray.reject);
+process.on("unhandledRejection", stray.reject);
+
+const [first, ...rest] = process.argv.slice(2);
+if (first === "--list") {
+  Object.keys(scenarios).forEach((scenario) => console.log(scenario));
+} else if (first === "--lines") {
+  for await (const line of createInterface({ input: process.stdin })) {
+    try {
+      print(await perform(...JSON.parse(line)));
+    } catch (error) {
+      print({ ok: false, error: report(error) });
+      break; // whatever goes on in this process might disturb the next one
+    }
+  }
+} else {
+  try {
+    print(await perform(first, rest[0], rest[1], JSON.parse(rest[2] ?? "{}")));
+  } catch (error) {
+    process.stderr.write(`${report(error)}\n`);
+    process.exit(1);
+  }
+}
+process.exit(0); // connections that fetch() keeps alive would hold the process for seconds

@@ -6,16 +6,28 @@ The constructor options of ``SocketIO`` come as a JSON object in the environment
 Clients name themselves with ``?who=...`` in the handshake query; ``/journal/<who>`` tells what happened to them.
 """
 
+import os
+
+if os.environ.get("E2E_PATCH") == "gevent":
+    import gevent.monkey
+
+    gevent.monkey.patch_all()
+elif os.environ.get("E2E_PATCH") == "eventlet":
+    import eventlet
+
+    eventlet.monkey_patch()
+
 import argparse
+import atexit
 import collections
 import gc
+import importlib
 import json
-import os
 import signal
 import sys
 import threading
 
-from flask import Flask, g, jsonify, request, session
+from flask import Flask, g, jsonify, request, send_file, session
 
 from flask_realtime import (
     ConnectionRefusedError,
@@ -32,6 +44,7 @@ from flask_realtime import (
 )
 from flask_realtime.health import health_blueprint
 
+FILE = __file__
 COUNTED_PACKAGES = ("flask_realtime", "websockets", "simple_websocket")
 
 app = Flask(__name__)
@@ -302,6 +315,14 @@ def work(gate):
     return "worked"
 
 
+@on("mark")
+def mark(path, who, number):
+    """Leave a trace that outlives the process."""
+    with open(path, "a") as file:
+        file.write(f"{who} {number}\n")
+    return number
+
+
 @on("hold")
 def hold(number, *rest):
     """Wait until GET /release."""
@@ -445,6 +466,12 @@ def sids():
     return jsonify([sid for _, sid in connected])
 
 
+@app.route("/file")
+def file():
+    """A file as Flask sends files."""
+    return send_file(FILE, mimetype="application/octet-stream")
+
+
 @app.route("/process")
 def process():
     return jsonify(os.getpid())
@@ -475,15 +502,23 @@ def shut():
 app.register_blueprint(health_blueprint(socketio, metrics=True))
 
 
+if "uwsgi" in sys.modules:  # which with gevent calls nothing of atexit, where coverage data gets written
+    sys.modules["uwsgi"].atexit = atexit._run_exitfuncs
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--cert")
     parser.add_argument("--key")
+    parser.add_argument("--handler", help="of gevent's server, as module:class")
     arguments = parser.parse_args()
     # An orderly end of the interpreter: what is written at exit (coverage data, for one) gets written.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
-    extra = {"ssl_context": (arguments.cert, arguments.key)} if arguments.cert else {}
+    extra = {"certfile": arguments.cert, "keyfile": arguments.key} if arguments.cert else {}
+    if arguments.handler:
+        module, _, name = arguments.handler.partition(":")
+        extra["handler_class"] = getattr(importlib.import_module(module), name)
     socketio.run(app, host="127.0.0.1", port=arguments.port, allow_unsafe_werkzeug=True, **extra)
 
 

@@ -26,13 +26,15 @@ let serverIsDown = false; // then, and only then, the browser may complain that 
 
 // Somebody with a window of their own: another cookie jar, another session storage.
 async function open(options = {}) {
-  const context = await browser.newContext({ ...VIEWPORTS[viewport], locale: 'en-GB', ...options });
+  const context = await browser.newContext({
+    ...VIEWPORTS[viewport], locale: 'en-GB', ignoreHTTPSErrors: url.startsWith('https:'), ...options,
+  });
   const page = await context.newPage();
   page.setDefaultTimeout(LIMIT);
   page.on('pageerror', (error) => complaints.push(`page error: ${error.stack}`));
   page.on('console', (message) => {
     if (!['error', 'warning'].includes(message.type())) return;
-    if (serverIsDown && /net::ERR_|WebSocket connection/.test(message.text())) return;
+    if (serverIsDown && /net::ERR_|WebSocket connection|status of 502/.test(message.text())) return;
     complaints.push(`console ${message.type()}: ${message.text()} (${message.location().url})`);
   });
   await page.goto(url);

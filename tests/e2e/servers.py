@@ -1,6 +1,7 @@
 """Real servers for the end-to-end contract: start as subprocesses, wait until they answer, stop, judge their logs.
 
-A new server is one row of ``KINDS``; all tests of this directory then run against it as well.
+A new server is one row of ``KINDS``; all tests of this directory then run against it as well. The environment variable
+``E2E_KINDS`` may name those that are wanted.
 """
 
 import functools
@@ -17,6 +18,8 @@ import threading
 import time
 from pathlib import Path
 from typing import NamedTuple
+
+import pytest
 
 HERE = Path(__file__).parent
 START_LIMIT = 20  # seconds
@@ -50,7 +53,11 @@ class Kind(NamedTuple):
     """How to start one kind of server.
 
     ``command(port, directory)`` is the argument list; ``options`` are added to those of the profile; ``pooled`` says
-    that the server has threads of its own, which it starts when it needs them and keeps.
+    that the server has threads of its own, which it starts when it needs them and keeps; ``patch`` names the library
+    that patches the process; ``keeps`` says that a polling client's connections are kept; ``shakes`` that the server
+    accepts every WebSocket handshake before the application is asked; ``label`` is what readers of the documentation
+    call it; ``variant`` that it is so much like another kind that the shorter lists are enough; ``covered`` that its
+    lines are counted here, since the acceptance list hasn't this kind.
     """
 
     command: object
@@ -58,6 +65,12 @@ class Kind(NamedTuple):
     tls: bool = False
     stop_signal: int = signal.SIGTERM
     pooled: bool = False
+    patch: str = ""
+    keeps: bool = True
+    shakes: bool = False
+    label: str = ""
+    variant: bool = False
+    covered: bool = False
 
 
 def werkzeug(port, directory):
@@ -69,28 +82,100 @@ def werkzeug_tls(port, directory):
     return [*werkzeug(port, directory), "--cert", str(cert), "--key", str(key)]
 
 
+def gevent_websocket(port, directory):
+    return [*werkzeug(port, directory), "--handler", "geventwebsocket.handler:WebSocketHandler"]
+
+
 def pool_size():
     """Return how many threads a server with a pool may have in it."""
     return int(os.environ.get("E2E_THREADS", "8"))
 
 
-def gunicorn_threads(port, directory):
-    command = [sys.executable, "-m", "gunicorn", "-w", "1", "--threads", str(pool_size())]
-    if "--no-control-socket" in gunicorn_help():
-        command.append("--no-control-socket")
-    return [*command, "-b", f"127.0.0.1:{port}", "--pythonpath", str(HERE), "contract_app:app"]
+def gunicorn(*options):
+    """Return a function that starts gunicorn with one worker."""
+
+    def command(port, directory):
+        quiet = ["--no-control-socket"] if "--no-control-socket" in gunicorn_help() else []
+        own = [sys.executable, "-m", "gunicorn", "-w", "1", *(str(o() if callable(o) else o) for o in options), *quiet]
+        return [*own, "-b", f"127.0.0.1:{port}", "--pythonpath", str(HERE), "contract_app:app"]
+
+    return command
 
 
+gunicorn_threads = gunicorn("--threads", pool_size)
+GEVENT_WEBSOCKET = "geventwebsocket.gunicorn.workers.GeventWebSocketWorker"
 KINDS = {
-    "werkzeug": Kind(werkzeug, {"async_mode": "threading"}),
-    "gunicorn-threads": Kind(gunicorn_threads, {"async_mode": "threading"}, pooled=True),
-    "werkzeug-tls": Kind(werkzeug_tls, {"async_mode": "threading"}, tls=True),
+    "werkzeug": Kind(werkzeug, {"async_mode": "threading"}, label="Werkzeug"),
+    "gunicorn-threads": Kind(gunicorn_threads, {"async_mode": "threading"}, pooled=True, label="gunicorn `gthread`"),
+    # Werkzeug closes each connection that it answers on itself, which it does under TLS.
+    "werkzeug-tls": Kind(werkzeug_tls, {"async_mode": "threading"}, tls=True, keeps=False, label="Werkzeug with TLS"),
+    "gevent": Kind(werkzeug, {}, patch="gevent", label="gevent"),
+    "gevent-tls": Kind(werkzeug_tls, {}, tls=True, patch="gevent", variant=True, covered=True, label="gevent with TLS"),
+    "gevent-websocket": Kind(
+        gevent_websocket, {}, patch="gevent", shakes=True, covered=True, label="gevent with gevent-websocket"
+    ),
+    "eventlet": Kind(werkzeug, {}, patch="eventlet", label="eventlet"),
+    "eventlet-tls": Kind(
+        werkzeug_tls, {}, tls=True, patch="eventlet", variant=True, covered=True, label="eventlet with TLS"
+    ),
+    "gevent-unpatched": Kind(werkzeug, {"async_mode": "gevent"}, variant=True, label="gevent, nothing patched"),
+    "gunicorn-gevent": Kind(gunicorn("-k", "gevent"), {}, covered=True, label="gunicorn `gevent`"),
+    # Its server takes no connection back.
+    "gunicorn-gevent-pywsgi": Kind(
+        gunicorn("-k", "gevent_pywsgi"), {}, keeps=False, variant=True, label="gunicorn `gevent_pywsgi`"
+    ),
+    "gunicorn-gevent-websocket": Kind(
+        gunicorn("-k", GEVENT_WEBSOCKET), {}, keeps=False, shakes=True, label="gunicorn `GeventWebSocketWorker`"
+    ),
+    "gunicorn-eventlet": Kind(
+        gunicorn("-k", "flask_realtime.io.gunicorn.EventletWorker"),
+        {},
+        covered=True,
+        label="gunicorn, our `EventletWorker`",
+    ),
+    # uWSGI closes each connection, and takes none back.
+    "uwsgi-gevent": Kind(lambda *a: uwsgi_gevent(*a), {}, keeps=False, label="uWSGI with gevent"),
 }
+
+# E2E_KINDS=gevent,eventlet runs the tests of these only.
+SELECTED = [name for name in KINDS if name in os.environ.get("E2E_KINDS", ",".join(KINDS)).split(",")]
+
+
+GEVENT = ("--gevent", "1000", "--gevent-early-monkey-patch")
+DIRECT = ("--add-header", "Connection: close", "--http-socket")  # or clients would take connections for kept
+ROUTER = ("--http-websockets", "--http-chunked-input", "--http")
+NO_UWSGI = "needs uWSGI: pip install uwsgi, which takes a C compiler and Python's headers (Debian: gcc, python3-dev)"
+
+
+def uwsgi(port, *options):
+    """Return the command; the last option is that of the address."""
+    program = Path(sys.executable).with_name("uwsgi")
+    if not program.exists():
+        pytest.skip(NO_UWSGI)
+    command = [str(program), *options, f"127.0.0.1:{port}", "--master", "--die-on-term", "--need-app"]
+    command += ["--buffer-size", "65535", "--disable-logging", "--no-orphans", "-H", sys.prefix]
+    return [*command, "--pythonpath", str(HERE), "--module", "contract_app:app"]
+
+
+def uwsgi_gevent(port, directory):
+    return uwsgi(port, *GEVENT, *DIRECT)
+
+
+def uwsgi_router(port, directory):
+    return uwsgi(port, *GEVENT, *ROUTER)
+
+
+def uwsgi_threads(port, directory):
+    return uwsgi(port, "--threads", str(pool_size()), *DIRECT)
 
 
 def gunicorn_tls(port, directory):
     cert, key = certificate(directory)
     return [*gunicorn_threads(port, directory), "--certfile", str(cert), "--keyfile", str(key)]
+
+
+def gunicorn_unix(port, directory):
+    return [*gunicorn_threads(port, directory), "-b", f"unix:{directory}/{port}.sock"]
 
 
 def flask_run(port, directory):
@@ -100,6 +185,9 @@ def flask_run(port, directory):
 # For tests of what differs there; the others run on KINDS only.
 MORE_KINDS = {
     "gunicorn-tls": Kind(gunicorn_tls, {"async_mode": "threading"}, tls=True, pooled=True),
+    "uwsgi-router": Kind(uwsgi_router, {}, keeps=False),
+    "uwsgi-threads": Kind(uwsgi_threads, {}, pooled=True, keeps=False),
+    "gunicorn-unix": Kind(gunicorn_unix, {"async_mode": "threading"}, pooled=True),
     "flask-run": Kind(flask_run, {"async_mode": "threading"}, stop_signal=signal.SIGINT),
 }
 
@@ -143,6 +231,8 @@ class Server:
         options: Constructor options of SocketIO.
     """
 
+    exit_codes = (0,)
+
     def __init__(self, kind, directory, *, port=0, alarm=ALARM, **options):
         self.kind = kind
         self.row = {**KINDS, **MORE_KINDS}[kind]
@@ -155,8 +245,12 @@ class Server:
             **os.environ,
             "E2E_OPTIONS": json.dumps({**self.row.options, **options}),
             "PYTHONUNBUFFERED": "1",
+            "E2E_PATCH": self.row.patch,
         }
         environment.pop("WERKZEUG_RUN_MAIN", None)
+        if kind in KINDS and not self.row.covered and "PYTEST_XDIST_WORKER" in environment:
+            for name in ("COVERAGE_PROCESS_CONFIG", "COVERAGE_PROCESS_START"):
+                environment.pop(name, None)  # it would cost a third of the time
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 self.row.command(self.port, directory),
@@ -259,7 +353,7 @@ class Server:
             self.process.kill()
             self.process.wait()
             raise AssertionError(f"{self.kind} did not stop in {STOP_LIMIT} s:\n{self.tail()}") from None
-        assert code == 0, f"{self.kind} ended with {code}:\n{self.tail()}"
+        assert code in self.exit_codes, f"{self.kind} ended with {code}:\n{self.tail()}"
         lines = ORDERED.sub("", self.log.read_text(errors="replace")).splitlines()
         found = [number for number, line in enumerate(lines) if self.alarm.search(line)]
         if found:

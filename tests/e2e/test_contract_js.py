@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+import threading
 
 import pytest
 
@@ -75,31 +76,69 @@ def arguments(server, scenario, transport, options):
     return {"args": command, "env": environment, "cwd": HERE, "text": True}
 
 
-def play(server, scenario, transport, **options):
-    """Run a scenario to its end; what Node says is the message of a failure."""
-    run = subprocess.run(**arguments(server, scenario, transport, options), capture_output=True, timeout=LIMIT)
-    report = f"{run.stderr}\n{run.stdout}\nlog of {server.kind}:\n{server.tail(1500)}"
-    assert run.returncode == 0, report
-    last = json.loads(run.stdout.splitlines()[-1])
-    assert last == {"ok": True, "scenario": scenario, "transport": transport}, report
+class Player:
+    """One process of Node that runs scenarios one after the other, and a new one after each failure."""
+
+    def __init__(self):
+        self._process = None
+
+    def play(self, server, scenario, transport, **options):
+        """Run a scenario to its end; what Node says is the message of a failure."""
+        if self._process is None:
+            environment = dict(os.environ)
+            if server.ca:
+                environment["NODE_EXTRA_CA_CERTS"] = str(server.ca)
+            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+            command = ["node", str(HERE / "client.mjs"), "--lines"]
+            self._process = subprocess.Popen(command, env=environment, cwd=HERE, text=True, **pipes)
+        process = self._process
+        late = threading.Timer(LIMIT, process.kill)
+        late.start()
+        try:
+            process.stdin.write(json.dumps([scenario, server.url, transport, options]) + "\n")
+            process.stdin.flush()
+            answer = json.loads(process.stdout.readline() or '{"error": "no answer"}')
+        finally:
+            late.cancel()
+        if answer != {"ok": True, "scenario": scenario, "transport": transport}:
+            self.stop()
+            pytest.fail(f"{answer.get('error', answer)}\nlog of {server.kind}:\n{server.tail(1500)}")
+
+    def stop(self):
+        process, self._process = self._process, None
+        if process is not None:
+            process.stdin.close()
+            try:
+                process.wait(5)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+            process.stdout.close()
+
+
+@pytest.fixture(scope="module")
+def play(kind, front):
+    player = Player()
+    yield player.play
+    player.stop()
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
 @pytest.mark.parametrize("scenario", SCENARIOS)
-def test_javascript_client(server_for, scenario, transport):
-    play(server_for(SCENARIOS[scenario]), scenario, transport)
+def test_javascript_client(play, front_for, scenario, transport):
+    play(front_for(SCENARIOS[scenario]), scenario, transport)
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
 @pytest.mark.parametrize("scenario", ORDERED)
-def test_javascript_client_with_handlers_one_after_another(server_for, scenario, transport):
-    play(server_for("strict"), scenario, transport, strict=True)
+def test_javascript_client_with_handlers_one_after_another(play, front_for, scenario, transport):
+    play(front_for("strict"), scenario, transport, strict=True)
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
 @pytest.mark.parametrize("scenario", MSGPACK)
-def test_javascript_client_with_msgpack(server_for, scenario, transport):
-    play(server_for("msgpack"), scenario, transport, parser="msgpack")
+def test_javascript_client_with_msgpack(play, front_for, scenario, transport):
+    play(front_for("msgpack"), scenario, transport, parser="msgpack")
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)

@@ -1,7 +1,9 @@
 """The example app, as people use it: ``python -m example_app`` and Chromium windows on a phone and on a desk."""
 
+import contextlib
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -13,6 +15,9 @@ from typing import IO
 
 import pytest
 
+from .proxies import NGINX_ALARM, NGINX_CRASH, Nginx
+from .servers import gunicorn_help
+
 pytestmark = pytest.mark.e2e
 
 HERE = Path(__file__).parent
@@ -20,6 +25,14 @@ ROOT = HERE.parent.parent
 LIMIT = 60  # seconds for one scenario, browser start included
 
 Browse = Callable[..., None]
+
+# Name -> size of the windows, and the server.
+VARIANTS = {
+    "desk": ("desk", "werkzeug"),
+    "phone": ("phone", "werkzeug"),
+    "desk-gunicorn": ("desk", "gunicorn"),
+    "desk-gevent-nginx-tls": ("desk", "gevent-nginx-tls"),
+}
 
 
 def free_port() -> int:
@@ -37,24 +50,31 @@ def environment(*first: Path) -> dict[str, str]:
 
 
 class Server:
-    """The example app in a process of its own: ``python -m example_app``, or gunicorn."""
+    """The example app in a process of its own: ``python -m example_app``, or gunicorn with these arguments."""
 
-    def __init__(self, gunicorn: bool = False) -> None:
+    def __init__(self, gunicorn: tuple[str, ...] = (), **variables: str) -> None:
         self.gunicorn = gunicorn
+        self.variables = variables
         self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = self.public_url = f"http://127.0.0.1:{self.port}"
         self.log = ""
         self.start()
 
     def start(self) -> None:
         """Start the process and return when it accepts connections."""
         if self.gunicorn:
-            command = [sys.executable, "-m", "gunicorn", "--threads", "8", "--bind", f"127.0.0.1:{self.port}"]
+            command = [sys.executable, "-m", "gunicorn", *self.gunicorn, "--bind", f"127.0.0.1:{self.port}"]
             command.append("example_app:create_app()")
         else:
             command = [sys.executable, "-u", "-m", "example_app", "--port", str(self.port)]
         self.process = subprocess.Popen(
-            command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            command,
+            cwd=ROOT,
+            env={**environment(), **self.variables},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
         )
         assert self.process.stdout
         if not self.gunicorn:
@@ -80,8 +100,8 @@ class Server:
         stream.close()
 
     def kill(self) -> None:
-        """End the process without any goodbye, as a crash does."""
-        self.process.kill()
+        """End the process, and its workers, without any goodbye, as a crash does."""
+        os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(LIMIT)
         self.reader.join(LIMIT)
 
@@ -110,24 +130,36 @@ def tools() -> None:
         pytest.skip("no socket.io-client: npm ci --prefix example_app")
 
 
-@pytest.fixture(params=["desk", "phone"])
-def viewport(request: pytest.FixtureRequest) -> str:
-    """The size of the windows."""
+@pytest.fixture(params=["desk", "phone", "desk-gevent-nginx-tls"])
+def variant(request: pytest.FixtureRequest) -> str:
+    """A key of ``VARIANTS``."""
     return str(request.param)
 
 
 @pytest.fixture
-def gunicorn() -> bool:
-    """Whether gunicorn serves the app; the one test that wants it says so."""
-    return False
+def viewport(variant: str) -> str:
+    """The size of the windows."""
+    return VARIANTS[variant][0]
 
 
 @pytest.fixture
-def server(tools: None, gunicorn: bool) -> Iterator[Server]:
+def server(tools: None, variant: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
     """A server of its own for each test: names and messages of another one don't disturb."""
-    server = Server(gunicorn)
-    yield server
-    server.stop()
+    kind = VARIANTS[variant][1]
+    quiet = ("--no-control-socket",) if "--no-control-socket" in gunicorn_help() else ()
+    with contextlib.ExitStack() as stack:
+        if kind == "gevent-nginx-tls":
+            server = Server(("-k", "gevent", "-w", "1", *quiet), TRUSTED_PROXIES="1")
+            stack.callback(server.stop)
+            # nginx says it when the server was killed, and then only.
+            killed = "killed" in request.node.name
+            proxy = Nginx(tmp_path, [server.port], "tls.conf", alarm=NGINX_CRASH if killed else NGINX_ALARM)
+            stack.callback(proxy.stop)
+            server.public_url = proxy.url
+        else:
+            server = Server(("--threads", "8", *quiet) if kind == "gunicorn" else ())
+            stack.callback(server.stop)
+        yield server
     assert "Traceback" not in server.log, server.log
 
 
@@ -136,7 +168,7 @@ def browse(server: Server, viewport: str) -> Browse:
     """Run a scenario of example_app.mjs in windows of that size."""
 
     def run(scenario: str, *arguments: str) -> None:
-        command = ["node", str(HERE / "example_app.mjs"), scenario, server.url, viewport, *arguments]
+        command = ["node", str(HERE / "example_app.mjs"), scenario, server.public_url, viewport, *arguments]
         pipe = subprocess.PIPE
         node = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.STDOUT, text=True)
         assert node.stdin
@@ -192,13 +224,14 @@ def test_pages_reconnect_when_the_server_was_killed_and_started_again(browse: Br
     browse("restart")
 
 
-@pytest.mark.parametrize(("gunicorn", "viewport"), [(True, "desk")])
+@pytest.mark.parametrize("variant", ["desk-gunicorn"])
 def test_the_chat_works_under_gunicorn(browse: Browse) -> None:
     browse("chat")
 
 
 if os.environ.get("SCREENSHOTS") == "1":
 
+    @pytest.mark.parametrize("variant", ["desk", "phone"])
     def test_screenshots(browse: Browse, viewport: str) -> None:
         browse("screenshot", str(ROOT / "docs" / "images" / f"example-{viewport}.png"))
 
