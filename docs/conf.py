@@ -12,7 +12,7 @@ author = "The flask_realtime authors"
 release = version = re.search(r'__version__ = "(.+?)"', (ROOT / "flask_realtime" / "__init__.py").read_text())[1]
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
-exclude_patterns = ["_build", "reliability-table.md"]  # the table is included
+exclude_patterns = ["_build", "reliability-table.md", "deploy/table.md"]  # the tables are included
 # Single backticks in docstrings name Python objects; where none is found they are just code.
 default_role = "py:obj"
 

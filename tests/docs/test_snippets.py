@@ -2,7 +2,7 @@
 
 import dataclasses
 import decimal
-import importlib
+import importlib.util
 import os
 import pkgutil
 import re
@@ -72,13 +72,15 @@ def test_every_page_with_code_is_run_here():
     assert pages == {
         "acks",
         "architecture",
-        "deploy",
         "emitting",
         "errors",
+        "eventlet",
         "events",
         "getting-started",
+        "gevent",
         "migrating",
         "monitoring",
+        "nginx",
         "rooms",
         "security",
         "sessions",
@@ -343,9 +345,20 @@ def test_what_the_architecture_page_names_exists():
     assert missing == []
 
 
-def test_deploy_page():
-    page = program(ROOT / "docs" / "deploy.md", "docs_deploy")
+def test_nginx_page():
+    page = program(ROOT / "docs" / "deploy" / "nginx.md", "docs_nginx")
     assert page.socketio.server.eio.options.trusted_proxies == 1
+
+
+@pytest.mark.parametrize("library", ["gevent", "eventlet"])
+def test_pages_of_green_servers(library):
+    if importlib.util.find_spec(library) is None:
+        pytest.skip(f"needs flask_realtime[{library}]")
+    (text,) = blocks(ROOT / "docs" / "deploy" / f"{library}.md", "python")
+    text = text.replace('"__main__"', '"not this"') + "print(socketio.async_mode)\n"  # it patches its process
+    command = [sys.executable, "-W", "ignore", "-c", text]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{library}\n", "")
 
 
 def test_monitoring_page():
@@ -390,12 +403,13 @@ def test_links_of_the_readme_lead_somewhere():
 
 def test_readme_and_deploy_page_say_the_same_of_each_server():
     def rows(path, columns):
-        table = [line for line in path.read_text().splitlines() if re.match(r"\| (Werkzeug|gunicorn|waitress)", line)]
+        lines = [line for line in path.read_text().splitlines() if line.count(" | ") >= 4]
+        table = [line for line in lines if re.match(r"\| (Werkzeug|gunicorn|gevent|eventlet|uWSGI|waitress)", line)]
         cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in table]
         return [[row[number] for number in columns] for row in cells]
 
-    deploy = rows(ROOT / "docs" / "deploy.md", (0, 1, 2, 3, 4))
-    assert len(deploy) == 5
+    deploy = rows(ROOT / "docs" / "deploy" / "index.md", (0, 1, 2, 3, 4))
+    assert len(deploy) == 9
     assert [[*row[:4], row[4].split(":")[0]] for row in deploy] == rows(ROOT / "README.md", (0, 2, 3, 4, 5))
 
 
