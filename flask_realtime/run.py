@@ -105,9 +105,19 @@ def run(extension: SocketIO, app: flask.Flask, host: str | None, port: int | Non
             _serve(extension, server, server.serve, server.take_back)
 
     if reload:
+        _leave_interrupts()
         run_with_reloader(serve, **_renamed(reloader))
     else:
         serve()
+
+
+def _leave_interrupts() -> None:
+    """Leave Ctrl-C to the process that serves, which ends in good order; the reloader's own would kill it at once."""
+    if os.environ.get("WERKZEUG_RUN_MAIN") != "true":
+        try:
+            signal.signal(signal.SIGINT, lambda *args: None)
+        except ValueError:  # this isn't the main thread, which alone gets signals
+            pass
 
 
 def _renamed(reloader: dict[str, Any]) -> dict[str, Any]:

@@ -219,6 +219,8 @@ class Server:
 
     def serve(self) -> None:
         """Serve until `shutdown`."""
+        hub = gevent.get_hub()
+        hub.NOT_ERROR = (*hub.NOT_ERROR, KeyboardInterrupt)  # or it would print what ends the program
         self._server.serve_forever()
 
     def shutdown(self) -> None:
