@@ -1,5 +1,24 @@
+import pytest
 from hypothesis import settings
 
 # How long an example takes says something about the machine and what else it does.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """With ``--numprocesses``, what uses the same servers runs in the same process: a kind of server, else a file."""
+    from e2e.servers import KINDS
+    from xdist.scheduler import LoadScopeScheduling
+
+    kinds = sorted(KINDS, key=len, reverse=True)
+
+    class ByServer(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            path, _, name = nodeid.partition("::")
+            parameters = name.partition("[")[2].rstrip("]") + "-"
+            kind = next((kind for kind in kinds if parameters.startswith(kind + "-")), None)
+            return path if kind is None or path.endswith("test_gunicorn.py") else kind
+
+    return ByServer(config, log)

@@ -16,13 +16,7 @@ def pytest_configure(config):
         config.pluginmanager.register(Recorder(os.environ["E2E_TABLE"]))
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config, items):
-    # With xdist, `--dist loadgroup`: what uses the same servers runs in the same process.
-    for item in items:
-        params = getattr(getattr(item, "callspec", None), "params", {})
-        item.add_marker(pytest.mark.xdist_group(params.get("kind") or f"{item.path.stem}-{params.get('other', '')}"))
-
     # websocket-client reads and writes one TLS socket in two threads at a time, which OpenSSL doesn't allow: it loses
     # the connection now and then. Its polling uses a socket for each, and the other clients are sound.
     def unsound(item):
