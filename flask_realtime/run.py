@@ -23,6 +23,7 @@ from . import socketio as face
 from .errors import ConfigurationError
 from .io import gunicorn, uwsgi
 from .io.exchange import TakeBack
+from .io.threads import Threads
 
 if TYPE_CHECKING:
     from .extension import SocketIO
@@ -100,6 +101,7 @@ def run(extension: SocketIO, app: flask.Flask, host: str | None, port: int | Non
         print(f" * Running on {server.url} ({extension.async_mode}, pid {os.getpid()})", file=sys.stderr)
         if reload:  # signals are the reloader's, which ends the process; the clients are told as it ends
             below.eio.gateway.exchanges.take_back = server.take_back
+            _interrupt_main(below.eio.runtime)
             server.serve()
         else:
             _serve(extension, server, server.serve, server.take_back)
@@ -118,6 +120,19 @@ def _leave_interrupts() -> None:
             signal.signal(signal.SIGINT, lambda *args: None)
         except ValueError:  # this isn't the main thread, which alone gets signals
             pass
+
+
+def _interrupt_main(runtime: Threads) -> None:
+    """Let Ctrl-C and SIGTERM strike the reloader's loop, which ends the process, and not the greenlet that runs."""
+
+    def handle(number: int, frame: object) -> None:
+        runtime.interrupt(KeyboardInterrupt() if number == signal.SIGINT else SystemExit(0))
+
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, handle)
+    except ValueError:  # nothing is patched, so this is a thread of its own, and the loop is elsewhere
+        pass
 
 
 def _renamed(reloader: dict[str, Any]) -> dict[str, Any]:

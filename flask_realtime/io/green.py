@@ -404,6 +404,13 @@ class Greens(Threads):
         assert isinstance(self.hub, GreenHub)
         self.hub.nudge()
 
+    def interrupt(self, error: BaseException) -> None:
+        main = self._kernel.current()
+        while main.parent is not None:
+            main = main.parent
+        self._kernel.soon(main.throw, error)  # here it would strike whichever greenlet runs, in the midst of its work
+        self.nudge()
+
     @property
     def within(self) -> bool:
         return bool(self.pool.has(self._kernel.current()))

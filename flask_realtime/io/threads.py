@@ -426,6 +426,10 @@ class Threads:
     def nudge(self) -> None:
         """Let a loop that sleeps see what a signal handler has done; threads do anyway."""
 
+    def interrupt(self, error: BaseException) -> None:
+        """Raise an error where the program's main thread waits. Called by signal handlers."""
+        raise error
+
     @property
     def within(self) -> bool:
         """Whether the caller is one of our own: a handler, or the loop."""
