@@ -48,7 +48,7 @@ test: node lint types docs programs uwsgi gunicorn-25 tests/e2e/node_modules/.in
 	@tail -qn 1 .make/pytest-unit.log .make/pytest-servers.log .make/pytest-list.log
 
 e2e: node .venv/.installed-dev programs uwsgi gunicorn-25 tests/e2e/node_modules/.installed example_app/node_modules/.installed ## Run the end-to-end tests only
-	@$(BIN)/python -m pytest -m e2e --numprocesses 3 $(ARGS)
+	@$(BIN)/python -m pytest -m "e2e and not chaos" --numprocesses 3 --no-loadscope-reorder $(ARGS)
 
 chaos: node .venv/.installed-dev programs uwsgi gunicorn-25 tests/e2e/node_modules/.installed ## Try to break it: the whole list
 	@CHAOS=full $(BIN)/python -m pytest -m chaos $(ARGS)

@@ -126,7 +126,7 @@ def test_other_servers_stop_so_too(server_of, rows, other, way, tmp_path):
     stops(server_of(other), way, lambda *figures: rows(figures[0], figures[1], other, figures[2]), tmp_path / "gate")
 
 
-@pytest.mark.parametrize("other", ["gunicorn-threads", "gunicorn-tls"])
+@pytest.mark.parametrize("other", ["gunicorn-threads", "gunicorn-gevent", "gunicorn-eventlet", "gunicorn-tls"])
 @pytest.mark.parametrize("way", ["HUP", "max_requests"])
 @pytest.mark.long(other=["gunicorn-tls"], way=["max_requests"])
 def test_a_worker_that_is_replaced_says_so(server_of, rows, other, way, tmp_path):

@@ -9,6 +9,8 @@ from .proxies import Nginx
 from .servers import CRASH, KINDS, PROFILES, SELECTED, Server
 from .table import Recorder
 
+LONG = ("test_autobahn", "test_example_app", "test_nginx", "test_gunicorn", "test_uwsgi")
+
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "e2e: runs real servers in subprocesses and real clients against them")
@@ -32,6 +34,9 @@ def pytest_collection_modifyitems(config, items):
         long = "msgpack" in item.name or "one_after_another" in item.name
         costly = "nothing_is_left" in item.name or (long and item.path.stem == "test_contract_js")
         return (variant and (proxied or costly)) or (proxied and long)
+
+    if "PYTEST_XDIST_WORKER" in os.environ:  # what takes long and can't be shared out begins first
+        items.sort(key=lambda item: item.path.stem not in LONG)
 
     left_out = [item for item in items if unsound(item) or spared(item)]
     if left_out:
