@@ -150,8 +150,6 @@ NO_UWSGI = "needs uWSGI: pip install uwsgi, which takes a C compiler and Python'
 def uwsgi(port, *options):
     """Return the command; the last option is that of the address."""
     program = Path(sys.executable).with_name("uwsgi")
-    if not program.exists():
-        pytest.skip(NO_UWSGI)
     command = [str(program), *options, f"127.0.0.1:{port}", "--master", "--die-on-term", "--need-app"]
     command += ["--buffer-size", "65535", "--disable-logging", "--no-orphans", "-H", sys.prefix]
     return [*command, "--pythonpath", str(HERE), "--module", "contract_app:app"]
@@ -251,9 +249,12 @@ class Server:
         if kind in KINDS and not self.row.covered and "PYTEST_XDIST_WORKER" in environment:
             for name in ("COVERAGE_PROCESS_CONFIG", "COVERAGE_PROCESS_START"):
                 environment.pop(name, None)  # it would cost a third of the time
+        command = self.row.command(self.port, directory)
+        if kind.startswith("uwsgi") and not Path(command[0]).exists():
+            pytest.skip(NO_UWSGI)
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                self.row.command(self.port, directory),
+                command,
                 stdout=log,
                 stderr=log,
                 stdin=subprocess.DEVNULL,
