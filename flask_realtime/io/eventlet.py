@@ -18,6 +18,7 @@ from eventlet.patcher import original
 from greenlet import getcurrent, greenlet
 
 from ..typing import Task
+from .green import BACKLOG, GRACE, LINGER, REST
 
 
 def _native_selector() -> type[Any]:
@@ -35,15 +36,6 @@ def _native_selector() -> type[Any]:
     found: type[Any] = module.DefaultSelector
     return found
 
-
-BACKLOG = 1024
-"""Connections that may wait to be accepted."""
-
-GRACE = 1.0
-"""Seconds that requests have to end when the server does."""
-
-LINGER, REST = 1.0, 1 << 20
-"""Seconds and bytes for what is left of a request when its connection is to be closed."""
 
 
 class Eventlet:

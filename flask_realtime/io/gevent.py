@@ -20,20 +20,12 @@ from greenlet import getcurrent, greenlet
 
 from ..errors import ConfigurationError
 from ..typing import Event, Task
+from .green import BACKLOG, GRACE, LINGER, REST
 
 try:
     _epoll: Any = get_original("select", "epoll")
 except AttributeError:  # no Linux
     _epoll = None
-
-BACKLOG = 1024
-"""Connections that may wait to be accepted."""
-
-GRACE = 1.0
-"""Seconds that requests have to end when the server does."""
-
-LINGER, REST = 1.0, 1 << 20
-"""Seconds and bytes for what is left of a request when its connection is to be closed."""
 
 logger = logging.getLogger("flask_realtime.io")
 

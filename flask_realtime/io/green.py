@@ -28,6 +28,17 @@ from .threads import Inbox, Threads
 
 logger = logging.getLogger("flask_realtime.io")
 
+# Of the servers that the green libraries bring.
+
+BACKLOG = 1024
+"""Connections that may wait to be accepted."""
+
+GRACE = 1.0
+"""Seconds that requests have to end when the server does."""
+
+LINGER, REST = 1.0, 1 << 20
+"""Seconds and bytes for what is left of a request when its connection is to be closed."""
+
 Job = tuple[Callable[..., object], tuple[Any, ...]]
 
 
