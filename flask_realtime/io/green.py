@@ -14,7 +14,6 @@ program's other threads, which may emit too.
 from __future__ import annotations
 
 import logging
-import os
 import selectors
 import time
 from collections import deque
@@ -24,7 +23,7 @@ from typing import Any, Protocol
 
 from ..typing import Event, Habit, Task
 from .hub import PATIENCE, Hub
-from .threads import Inbox, Threads
+from .threads import Inbox, Look, Threads, look_after
 
 logger = logging.getLogger("flask_realtime.io")
 
@@ -129,7 +128,7 @@ class Crew:
         self._members: set[Any] = set()
         self._coming = 0  # greenlets that were asked for and haven't begun
         self._work: deque[Job] = deque()
-        self._inboxes: deque[tuple[Inbox, Callable[[], object]]] = deque()
+        self._inboxes: deque[Look] = deque()
         self._ticking = False
 
     @property
@@ -197,12 +196,7 @@ class Crew:
 
     def _tick(self) -> None:
         assert self.hub is not None
-        for _ in range(len(self._inboxes)):
-            inbox, held_up = self._inboxes.popleft()
-            if not inbox.is_done():
-                if inbox.is_stuck():
-                    held_up()
-                self._inboxes.append((inbox, held_up))
+        look_after(self._inboxes)
         self._ticking = bool(self._inboxes)
         if self._ticking:
             self.hub.call_later(PATIENCE, self._tick)
@@ -247,23 +241,16 @@ class GreenHub(Hub):
         self._alarm: Cancel | None = None
         self._alarm_at = float("inf")
 
-    def start(self) -> None:
-        if self._pid == os.getpid():
-            return
-        with self._starting:
-            if self._pid == os.getpid():
-                return
-            kernel = self._kernel
-            self._reset()
-            self._crew.begin()
-            self.home = kernel.ident()
-            kernel.attach()
-            selector = kernel.selector()
-            self._open(selector)
-            self._descriptor = kernel.watch(selector.fileno(), self._ready)
-            self._watching = False
-            self._pid = os.getpid()
-            self._crew.lead(self._lead)
+    def _begin(self) -> None:
+        kernel = self._kernel
+        self._crew.begin()
+        self.home = kernel.ident()
+        kernel.attach()
+        selector = kernel.selector()
+        self._open(selector)
+        self._descriptor = kernel.watch(selector.fileno(), self._ready)
+        self._watching = False
+        self._crew.lead(self._lead)
 
     # The loop gives way.
 

@@ -118,17 +118,20 @@ class Hub:
         self._called = threading.Event()
 
     def start(self) -> None:
-        """Start the thread unless it runs in this very process."""
+        """Start the loop unless it runs in this very process."""
         if self._pid == os.getpid():
             return
         with self._starting:
-            if self._pid == os.getpid():
-                return
-            self._reset()
-            self._open(selectors.DefaultSelector())
-            self.thread = threading.Thread(target=self.run, name="flask_realtime-hub", daemon=True)
-            self.thread.start()
-            self._pid = os.getpid()  # last: who sees it may stop the thread
+            if self._pid != os.getpid():
+                self._reset()
+                self._begin()
+                self._pid = os.getpid()  # last: who sees it may stop the loop
+
+    def _begin(self) -> None:
+        """Make the loop's selector, and let somebody run the loop."""
+        self._open(selectors.DefaultSelector())
+        self.thread = threading.Thread(target=self.run, name="flask_realtime-hub", daemon=True)
+        self.thread.start()
 
     def _open(self, selector: selectors.BaseSelector) -> None:
         self._selector = selector

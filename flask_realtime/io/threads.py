@@ -102,6 +102,21 @@ class Inbox:
             owner.pause(False)
 
 
+Look = tuple[Inbox, Callable[[], object]]
+"""An inbox, and what is called when nothing of it was started for a while."""
+
+
+def look_after(inboxes: deque[Look]) -> None:
+    """Look once at each of the inboxes, and forget those that are empty."""
+    for _ in range(len(inboxes)):
+        inbox, held_up = look = inboxes.popleft()
+        if inbox.is_done():
+            continue
+        if inbox.is_stuck():
+            held_up()
+        inboxes.append(look)
+
+
 class Pool:
     """Worker threads, from one to ``most``.
 
@@ -126,7 +141,7 @@ class Pool:
         self._cpu = 0.0
         self._ticking = False
         self._stopping = False
-        self._inboxes: deque[tuple[Inbox, Callable[[], object]]] = deque()
+        self._inboxes: deque[Look] = deque()
 
     @property
     def size(self) -> int:
@@ -206,8 +221,7 @@ class Pool:
 
     def _tick(self) -> None:
         """Look whether anything is held up. In the hub's thread."""
-        for _ in range(len(self._inboxes)):
-            self._look(*self._inboxes.popleft())
+        look_after(self._inboxes)
         waiting = self._work.qsize()
         if waiting:
             cpu = time.process_time()
@@ -222,13 +236,6 @@ class Pool:
         self._ticking = False
         if self._work.qsize() or self._inboxes:
             self._tick_later()
-
-    def _look(self, inbox: Inbox, held_up: Callable[[], object]) -> None:
-        if inbox.is_done():
-            return
-        if inbox.is_stuck():
-            held_up()
-        self._inboxes.append((inbox, held_up))
 
     def _help(self) -> None:
         """Run what waits in the caller's thread: a process that ends may start no more threads."""

@@ -4,8 +4,8 @@ import time
 
 import pytest
 
-from flask_realtime.io.hub import Hub
-from flask_realtime.io.threads import FULL_BYTES, Pool, Threads
+from flask_realtime.io.hub import Hub, Timer
+from flask_realtime.io.threads import FULL_BYTES, Inbox, Pool, Threads
 
 LIMIT = 30
 
@@ -57,10 +57,19 @@ def test_an_error_of_ours_is_logged_and_the_worker_goes_on(runtime, caplog):
     assert "while it ended" in caplog.text
 
 
-def test_one_thread_is_enough_for_quick_calls(runtime):
+class StandingHub(Hub):
+    """Its clock stands still."""
+
+    def call_later(self, seconds, function):
+        return Timer(0, 0, function)
+
+
+def test_one_thread_is_enough_for_quick_calls():
+    runtime = Threads(hub=StandingHub())
     for _ in range(100):
         run(runtime, int)
     assert runtime.pool.size == 1
+    assert runtime.stop(LIMIT)
 
 
 def test_the_pool_grows_while_calls_wait_and_not_beyond_its_limit():
@@ -80,14 +89,14 @@ def test_the_pool_grows_while_calls_wait_and_not_beyond_its_limit():
     assert runtime.stop(LIMIT)
 
 
-def test_a_full_pool_is_asked_once_for_each_owner():
+def test_a_full_pool_is_asked_once_for_each_owner(monkeypatch):
     """The clock looks at those who are held up; it must not ask again while the pool has no thread for them."""
     runtime = Threads(workers=1)
     free, started = threading.Event(), threading.Event()
     runtime.run(Owner(), lambda: (started.set(), free.wait(LIMIT)), (), lambda *answer: None, None)
     assert started.wait(LIMIT)
-    looks, look = [], runtime.pool._look
-    runtime.pool._look = lambda *args: (looks.append(args), look(*args))
+    looks, is_stuck = [], Inbox.is_stuck
+    monkeypatch.setattr(Inbox, "is_stuck", lambda inbox: (looks.append(inbox), is_stuck(inbox))[1])
     ran = []
     for number in range(3):
         owner = Owner()
