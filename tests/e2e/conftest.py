@@ -2,11 +2,13 @@
 
 import contextlib
 import os
+import shutil
 
 import pytest
 
+from .player import Player
 from .proxies import Nginx
-from .servers import CRASH, KINDS, PROFILES, SELECTED, Server
+from .servers import CRASH, HERE, KINDS, PROFILES, SELECTED, Server
 from .table import Recorder
 
 LONG = ("test_autobahn", "test_example_app", "test_nginx", "test_gunicorn", "test_uwsgi")
@@ -48,6 +50,16 @@ def pytest_collection_modifyitems(config, items):
 def kind(request):
     """The kind of server, a key of ``KINDS``."""
     return request.param
+
+
+@pytest.fixture(scope="session")
+def play():
+    """Return the method that runs a scenario of the JavaScript client."""
+    if not shutil.which("node") or not (HERE / "node_modules" / "socket.io-client").is_dir():
+        pytest.skip("needs Node and its packages: run `npm install` in tests/e2e")
+    player = Player()
+    yield player.play
+    player.stop()
 
 
 @pytest.fixture(scope="session")

@@ -1,19 +1,14 @@
 """The contract as the official JavaScript client sees it, over every transport, against every kind of server."""
 
 import json
-import os
-import shutil
 import subprocess
-import threading
 
 import pytest
 
+from .player import LIMIT, TRANSPORTS, arguments
 from .servers import HERE, PROFILES, Server
 
 pytestmark = pytest.mark.e2e
-
-TRANSPORTS = ("polling", "websocket", "upgrade")
-LIMIT = 60  # seconds
 
 # Scenario of client.mjs -> profile of the server.
 SCENARIOS = {
@@ -60,69 +55,6 @@ MSGPACK = (
 )
 
 
-@pytest.fixture(scope="module", autouse=True)
-def javascript():
-    """Skip without Node or the packages of package.json."""
-    if not shutil.which("node") or not (HERE / "node_modules" / "socket.io-client").is_dir():
-        pytest.skip("needs Node and its packages: run `npm install` in tests/e2e")
-
-
-def arguments(server, scenario, transport, options):
-    """Return the arguments for ``subprocess`` that run a scenario."""
-    environment = dict(os.environ)
-    if server.ca:
-        environment["NODE_EXTRA_CA_CERTS"] = str(server.ca)
-    command = ["node", str(HERE / "client.mjs"), scenario, server.url, transport, json.dumps(options)]
-    return {"args": command, "env": environment, "cwd": HERE, "text": True}
-
-
-class Player:
-    """One process of Node that runs scenarios one after the other, and a new one after each failure."""
-
-    def __init__(self):
-        self._process = None
-
-    def play(self, server, scenario, transport, **options):
-        """Run a scenario to its end; what Node says is the message of a failure."""
-        if self._process is None:
-            environment = dict(os.environ)
-            if server.ca:
-                environment["NODE_EXTRA_CA_CERTS"] = str(server.ca)
-            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-            command = ["node", str(HERE / "client.mjs"), "--lines"]
-            self._process = subprocess.Popen(command, env=environment, cwd=HERE, text=True, **pipes)
-        process = self._process
-        late = threading.Timer(LIMIT, process.kill)
-        late.start()
-        try:
-            process.stdin.write(json.dumps([scenario, server.url, transport, options]) + "\n")
-            process.stdin.flush()
-            answer = json.loads(process.stdout.readline() or '{"error": "no answer"}')
-        finally:
-            late.cancel()
-        if answer != {"ok": True, "scenario": scenario, "transport": transport}:
-            self.stop()
-            pytest.fail(f"{answer.get('error', answer)}\nlog of {server.kind}:\n{server.tail(1500)}")
-
-    def stop(self):
-        process, self._process = self._process, None
-        if process is not None:
-            process.stdin.close()
-            try:
-                process.wait(5)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-            process.stdout.close()
-
-
-@pytest.fixture(scope="module")
-def play(kind, front):
-    player = Player()
-    yield player.play
-    player.stop()
-
-
 @pytest.mark.parametrize("transport", TRANSPORTS)
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_javascript_client(play, front_for, scenario, transport):
@@ -142,7 +74,7 @@ def test_javascript_client_with_msgpack(play, front_for, scenario, transport):
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_javascript_client_comes_back_after_a_restart(kind, directory, transport):
+def test_javascript_client_comes_back_after_a_restart(play, kind, directory, transport):
     server = Server(kind, directory, **PROFILES["default"])
     try:
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}

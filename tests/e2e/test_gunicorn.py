@@ -6,9 +6,9 @@ import re
 
 import pytest
 
+from .player import TRANSPORTS
 from .raw import Polling
 from .servers import ALARM, HERE, MORE_KINDS, Kind, Server, certificate, gunicorn, wait_until
-from .test_contract_js import TRANSPORTS, Player, javascript  # noqa: F401
 from .test_wire import joined, websocket
 
 pytestmark = pytest.mark.e2e
@@ -53,13 +53,6 @@ def other(request, tmp_path_factory):
     server = Server(request.param, tmp_path_factory.mktemp("gunicorn"), alarm=alarm)
     yield server
     server.stop()
-
-
-@pytest.fixture(scope="module")
-def play(other):
-    player = Player()
-    yield player.play
-    player.stop()
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)

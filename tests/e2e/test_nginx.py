@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from .player import LIMIT, TRANSPORTS, arguments
 from .proxies import FILES, HAPROXY_CRASH, NGINX_CRASH, HAProxy, Nginx, cluster, kill
 from .raw import Polling, WebSocket, fetch, target
 from .servers import HEARTBEAT, wait_until
-from .test_contract_js import LIMIT, Player, arguments, javascript  # noqa: F401
 from .test_contract_python import Peer, rubbish  # noqa: F401
 
 pytestmark = [
@@ -25,7 +25,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 
-TRANSPORTS = ("polling", "websocket", "upgrade")
 REALIP = "set_real_ip_from 127.0.0.1; real_ip_header X-Forwarded-For;"
 PREFIXES = ("a.", "b.", "c.")
 LARGE = 900_000
@@ -104,38 +103,22 @@ def test_every_file_is_tested():
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
 @pytest.mark.parametrize("scenario", ["connect_with_auth", "binary", "order"])
-def test_javascript_client(proxy, scenario, transport):
-    play(proxy, scenario, transport)
+def test_javascript_client(play, proxy, scenario, transport):
+    play(proxy, scenario, transport, **options(proxy))
 
 
 # These scenarios ask for pages of the process that the client is connected to.
 @pytest.mark.parametrize("transport", TRANSPORTS)
 @pytest.mark.parametrize("scenario", ["large", "rooms"])
 @pytest.mark.parametrize("proxy", ["single.conf", "tls.conf", "static.conf", "ip-hash.conf"], indirect=True)
-def test_javascript_client_that_asks_for_pages(proxy, scenario, transport):
-    play(proxy, scenario, transport)
+def test_javascript_client_that_asks_for_pages(play, proxy, scenario, transport):
+    play(proxy, scenario, transport, **options(proxy))
 
 
 def options(proxy):
     """Return what a client needs to be led to its process: an address of its own, or cookies."""
     # Not both: the client would send cookies of its former connections too, once it has fields of its own to send.
     return {"withCredentials": True} if proxy.kind == "haproxy" else {"headers": address()}
-
-
-_players = {}  # by the certificate that they trust
-
-
-@pytest.fixture(scope="module", autouse=True)
-def players():
-    yield
-    for player in _players.values():
-        player.stop()
-    _players.clear()
-
-
-def play(proxy, scenario, transport):
-    """Run a scenario of client.mjs to its end."""
-    _players.setdefault(proxy.ca, Player()).play(proxy, scenario, transport, **options(proxy))
 
 
 @contextlib.contextmanager
@@ -276,11 +259,11 @@ def test_a_quiet_connection_outlives_the_timeouts_of_nginx(tmp_path):
         websocket.close()
 
 
-def test_the_application_may_listen_on_a_unix_socket(tmp_path):
+def test_the_application_may_listen_on_a_unix_socket(play, tmp_path):
     with cluster("gunicorn-unix", tmp_path, 1) as (server,):
         with nginx(tmp_path, [f"unix:{tmp_path}/{server.port}.sock"]) as proxy:
             for transport in TRANSPORTS:
-                play(proxy, "large", transport)
+                play(proxy, "large", transport, **options(proxy))
             assert fetch(proxy, "GET", OPEN, headers={"Origin": proxy.url}).status == 200
 
 
@@ -378,7 +361,7 @@ def test_a_process_that_takes_nobody_is_left_for_another_one(tmp_path):
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
 @pytest.mark.parametrize("name", SEVERAL)
-def test_clients_of_a_process_that_died_come_back_and_the_others_notice_nothing(name, transport, tmp_path):
+def test_clients_of_a_process_that_died_come_back_and_the_others_notice_nothing(play, name, transport, tmp_path):
     with contextlib.ExitStack() as stack:
         proxy = stack.enter_context(standing(name, tmp_path, {"haproxy.cfg": HAPROXY_CRASH}.get(name, NGINX_CRASH)))
         homes = {}  # number of a process -> a client of it

@@ -8,9 +8,9 @@ import struct
 import pytest
 
 from . import servers
+from .player import LIMIT, TRANSPORTS
 from .raw import Polling, WebSocket
 from .servers import ALARM, GEVENT, Kind, Server, uwsgi, wait_until
-from .test_contract_js import LIMIT, TRANSPORTS, Player
 
 pytestmark = pytest.mark.e2e
 
@@ -35,13 +35,6 @@ def other(request, tmp_path_factory):
     server = Server(request.param, tmp_path_factory.mktemp("uwsgi"))
     yield server
     server.stop()
-
-
-@pytest.fixture(scope="module")
-def play(other):
-    player = Player()
-    yield player.play
-    player.stop()
 
 
 def joined(server):

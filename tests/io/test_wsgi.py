@@ -246,6 +246,7 @@ def test_a_websocket_that_breaks_off(site):
     ("data", "code"),
     [(b"\x81\x01a", 1002), (client_frame(1, b"4\xff"), 1007), (client_frame(2, b"x" * 1_000_001), 1009),
      (client_frame(1, b"9"), 1008)],
+    ids=["not masked", "not UTF-8", "too large", "no packet"],
 )  # fmt: skip
 def test_a_websocket_that_breaks_the_protocol(site, data, code):
     with WebSocket(site.port) as websocket:

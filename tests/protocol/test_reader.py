@@ -121,6 +121,7 @@ def test_text_that_is_not_utf_8_closes_with_1007(text, split):
         b"\x80\x80\x00\x00\x00\x00",  # continues nothing
         client_frame(TEXT, b"a", fin=False) + client_frame(TEXT, b"b"),
     ],
+    ids=["not masked", "compressed", "unknown opcode", "ping in fragments", "continues nothing", "message in message"],
 )
 def test_a_broken_frame_closes_with_1002(data, split):
     reader = Reader(100)
