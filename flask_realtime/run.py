@@ -21,7 +21,7 @@ from werkzeug.serving import WSGIRequestHandler, make_server, run_simple
 
 from . import socketio as face
 from .errors import ConfigurationError
-from .io import gunicorn, uwsgi
+from .io import gunicorn, runtimes, uwsgi
 from .io.exchange import TakeBack
 from .io.threads import Threads
 
@@ -55,7 +55,7 @@ class Stoppable(Protocol):
 
 def run(extension: SocketIO, app: flask.Flask, host: str | None, port: int | None, options: RunOptions) -> None:
     """Serve until it is told to stop: with eventlet's or gevent's server, or with Werkzeug's."""
-    if os.environ.get("FLASK_RUN_FROM_CLI") == "true":
+    if runtimes.by_flask_run():
         logger.warning("socketio.run() is ignored under the flask command, which runs the server itself")
         return
     if gunicorn.worker() is not None:

@@ -31,6 +31,11 @@ WAITING = ("httpx", "kombu", "pika", "psycopg", "pymongo", "pymysql", "redis", "
 STICKY = "behind a proxy that sends a client always to the same one (nginx/ip-hash.conf, nginx/sticky.conf)"
 ONE_PROCESS = f"use -w 1, or several servers with -w 1, each on a port of its own, {STICKY}"
 
+STUCK = (
+    "Werkzeug can't serve Socket.IO in a process that eventlet has patched: clients wait forever. Start the program "
+    "itself, whose socketio.run() serves with eventlet, or remove that patching"
+)
+
 _told: set[str] = set()
 _process = 0
 
@@ -54,6 +59,8 @@ def at_start(mode: str, worker: Worker | None) -> Iterator[str]:
         mode: The server's ``async_mode``.
         worker: The gunicorn worker that this process is.
     """
+    if runtimes.by_flask_run() and runtimes.patched("eventlet"):
+        yield STUCK  # now, since it may not get as far as a request
     patchers = [library for library in PATCHING if runtimes.patched(library)]
     if len(patchers) == 2:
         yield (
@@ -83,11 +90,8 @@ def at_first_request(mode: str, worker: Worker | None, environ: dict[str, Any]) 
     needed = runtimes.wanted(environ, mode)
     if needed is not None and (worker is None or worker.mode is None):
         yield _misfit("this server", needed, mode)
-    if "werkzeug.socket" in environ and runtimes.patched("eventlet"):
-        yield (
-            "Werkzeug can't serve Socket.IO in a process that eventlet has patched: clients wait forever. Start the "
-            "program itself, whose socketio.run() serves with eventlet, or remove that patching"
-        )
+    if "werkzeug.socket" in environ and runtimes.patched("eventlet") and not runtimes.by_flask_run():
+        yield STUCK
     if worker is not None and worker.count > 1:
         yield (
             f"{_workers(worker)}, each of which knows only its own clients, but a client's requests come to any of "

@@ -60,7 +60,7 @@ def choose(mode: str | None, ordered: bool, workers: int, per_owner: int) -> Thr
 
 def _in_use() -> tuple[str, str]:
     """Return the mode that fits this process, and why."""
-    if os.environ.get("FLASK_RUN_FROM_CLI") == "true":
+    if by_flask_run():
         return "threading", "the flask command serves with threads"
     if patched("eventlet"):
         return "eventlet", "the process is patched by eventlet"
@@ -69,6 +69,11 @@ def _in_use() -> tuple[str, str]:
     if patched("gevent"):
         return "gevent", "the process is patched by gevent"
     return "threading", "nothing is patched"
+
+
+def by_flask_run() -> bool:
+    """Whether this is `flask run`, which serves with Werkzeug."""
+    return os.environ.get("FLASK_RUN_FROM_CLI") == "true"
 
 
 def patched(library: str) -> bool:

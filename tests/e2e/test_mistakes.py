@@ -250,23 +250,32 @@ def test_run_does_nothing_while_gunicorn_loads_the_program(gunicorn):
     assert wait_until(server.answers, what="gunicorn")
 
 
-@pytest.mark.parametrize(
-    ("options", "patch", "words"),
-    [
-        ({"async_mode": "gevent"}, "", "this server uses threads, but async_mode is 'gevent'"),
-        ({}, "eventlet", "Werkzeug can't serve Socket.IO in a process that eventlet has patched"),
-    ],
-)
-def test_flask_run_under_a_green_mode_is_told_at_the_first_request(options, patch, words, directory):
-    MORE_KINDS["flask-run-green"] = MORE_KINDS["flask-run"]._replace(options=options, patch=patch)
-    server = Server("flask-run-green", directory)
-    try:
-        request = Request(server, "GET", OPEN)
-        assert len(told(server, words)) == 1
-        request.abort()
-    finally:
-        server.process.kill()  # it may do nothing else any more
+@pytest.fixture
+def flask_run(directory):
+    """Return a function that starts `flask run`, and kills it at the end: it may do nothing else any more."""
+    servers = []
+
+    def start(**changes):
+        MORE_KINDS["flask-run-green"] = MORE_KINDS["flask-run"]._replace(**changes)
+        servers.append(Server("flask-run-green", directory))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.process.kill()
         server.process.wait()
+
+
+def test_flask_run_of_a_program_for_gevent_is_told_at_the_first_request(flask_run):
+    server = flask_run(options={"async_mode": "gevent"})
+    request = Request(server, "GET", OPEN)
+    assert len(told(server, "this server uses threads, but async_mode is 'gevent'")) == 1
+    request.abort()
+
+
+def test_flask_run_of_a_program_that_eventlet_has_patched_is_told_at_the_start(flask_run):
+    server = flask_run(options={}, patch="eventlet")
+    assert len(told(server, "Werkzeug can't serve Socket.IO in a process that eventlet has patched")) == 1
 
 
 def test_an_nginx_that_lets_no_websocket_through_is_told_once(start, tmp_path):
