@@ -5,6 +5,7 @@
         * `LocalProtocolError`: your call was wrong
         * `RemoteProtocolError`: the peer was wrong; carries the close code to send
     * `ConfigurationError` (also a `ValueError`)
+    * `BackplaneError`
     * `EngineIOError`
         * `ContentTooLongError`, `UnknownPacketError`, `QueueEmpty`, `SocketIsClosedError`
     * `SocketIOError`
@@ -12,6 +13,7 @@
             * `ConnectionRefusedError` (also the builtin)
         * `TimeoutError` (also the builtin)
             * `ClientGoneError`
+            * `ClusterTimeoutError`
         * `BadNamespaceError`, `DisconnectedError`
 
 The names `ConnectionError`, `ConnectionRefusedError` and `TimeoutError` are those that users of the field know. Each
@@ -50,6 +52,10 @@ class RemoteProtocolError(ProtocolError):
 
 class ConfigurationError(RealtimeError, ValueError):
     """An option has a value that can't work. The message names expected and got."""
+
+
+class BackplaneError(RealtimeError):
+    """A broker can't be reached, or refused what it was given."""
 
 
 class EngineIOError(RealtimeError):
@@ -124,3 +130,16 @@ class DisconnectedError(SocketIOError):
 
 class ClientGoneError(TimeoutError, DisconnectedError):
     """The client went away before it acknowledged."""
+
+
+class ClusterTimeoutError(TimeoutError):
+    """Not all processes have answered within the time given.
+
+    Attributes:
+        missing: The ids of those that haven't.
+        results: What the others have answered, this process first.
+    """
+
+    def __init__(self, message: str, missing: list[str], results: list[Any]) -> None:
+        super().__init__(message)
+        self.missing, self.results = missing, results

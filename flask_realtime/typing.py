@@ -135,10 +135,47 @@ class Runtime(Protocol):
 
 
 class Backplane(Protocol):
-    """Bytes to every process, at most once, in the sender's order."""
+    """Carries messages to every process, in each sender's order. Its methods block.
 
-    def publish(self, data: bytes) -> None: ...
+    `publish` and `listeners` are always called from one native thread, `listen` from another one; neither shares
+    anything with other threads but `close`. In processes that gevent or eventlet has patched, these two threads have
+    loops of their own, which run only while a call waits in them: nothing of a body may go on between the calls.
 
-    def listen(self) -> Iterator[bytes]: ...
+    Attributes:
+        url: For logs; without its password.
+        keeps: Whether a listener that was away gets what was published meanwhile.
+    """
 
-    def close(self) -> None: ...
+    url: str
+    keeps: bool
+
+    def publish(self, messages: Sequence[bytes]) -> None:
+        """Give messages to the broker; return when it has taken all. Connect when there is no connection.
+
+        Raises:
+            BackplaneError: It can't be reached, or refuses. How many it has taken is unknown: the caller gives it all
+                of them again, and receivers drop what they know.
+        """
+
+    def listen(self) -> Iterator[bytes | None]:
+        """Subscribe and yield each message.
+
+        None comes first, when the subscription stands. It comes again when no message has come for about a second.
+
+        Raises:
+            BackplaneError: The broker can't be reached, or was lost. The caller listens again after a while; what
+                `keeps` then goes on behind the last message that was yielded.
+        """
+
+    def listeners(self) -> int | None:
+        """Return how many processes are subscribed, or None where the broker doesn't tell.
+
+        Raises:
+            BackplaneError: The broker can't be reached.
+        """
+
+    def close(self) -> None:
+        """End: `publish` and `listen` return or raise soon.
+
+        Any thread may call this, and several times; the one that publishes does so when it ends.
+        """
