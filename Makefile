@@ -15,10 +15,10 @@ BIN := .venv/bin
 NPM := npm --no-audit --no-fund --loglevel=error
 say = @echo "==> $(1)"
 
-.PHONY: help venv demo test lint types docs e2e chaos clean python node programs uwsgi gunicorn-25 port-is-free
+.PHONY: help venv demo demo-celery test lint types docs e2e chaos clean python node programs uwsgi gunicorn-25 port-is-free
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # Running it
 
@@ -27,6 +27,10 @@ venv: .venv/.installed-dev ## Make .venv with the package and all that its devel
 demo: python node port-is-free .venv/.installed example_app/node_modules/.installed ## Start the example app (PORT=5000)
 	@echo "==> Open http://127.0.0.1:$(PORT) in a browser; Ctrl-C stops the server"
 	@PORT=$(PORT) exec $(BIN)/python -m example_app
+
+demo-celery: python node port-is-free .venv/.installed-celery example_app/node_modules/.installed ## Start it with Redis and a Celery worker (PORT=5000)
+	@scripts/install_programs redis-server
+	@exec $(BIN)/python scripts/demo_celery.py --port $(PORT)
 
 # Checking it
 
@@ -48,7 +52,7 @@ test: node lint types docs programs uwsgi gunicorn-25 tests/e2e/node_modules/.in
 	@tail -qn 1 .make/pytest-unit.log .make/pytest-servers.log .make/pytest-list.log
 
 e2e: node .venv/.installed-dev programs uwsgi gunicorn-25 tests/e2e/node_modules/.installed example_app/node_modules/.installed ## Run the end-to-end tests only
-	@$(BIN)/python -m pytest -m "e2e and not chaos" --numprocesses 3 --no-loadscope-reorder $(ARGS)
+	@$(BIN)/python -m pytest -m "e2e and not chaos" --numprocesses 4 --no-loadscope-reorder $(ARGS)
 
 chaos: node .venv/.installed-dev programs uwsgi gunicorn-25 tests/e2e/node_modules/.installed ## Try to break it: the whole list
 	@CHAOS=full $(BIN)/python -m pytest -m chaos $(ARGS)
@@ -75,7 +79,7 @@ node:
 	done
 
 programs: | .make
-	@scripts/install_programs chromium nginx haproxy
+	@scripts/install_programs chromium nginx haproxy redis-server rabbitmq-server
 
 # Only into .venv: the other Pythons run no servers. Where it can't be had, the next make tries again.
 uwsgi: .venv/.installed-dev
@@ -105,10 +109,15 @@ port-is-free:
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --editable .
 	@touch $@
 
+.venv/.installed-celery: setup.cfg pyproject.toml .venv/bin/pip
+	$(call say,installing flask_realtime and Celery into .venv)
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --editable '.[celery,redis]'
+	@touch $@ .venv/.installed
+
 .venv/.installed-dev: setup.cfg pyproject.toml .venv/bin/pip
 	$(call say,installing flask_realtime and the tools of its developers into .venv)
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --editable '.[test,docs]'
-	@touch $@ .venv/.installed
+	@touch $@ .venv/.installed .venv/.installed-celery
 
 # "npm ci" where the versions are locked.
 .SECONDEXPANSION:

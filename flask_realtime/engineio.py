@@ -170,6 +170,8 @@ class Server:
         """Called before connections are closed: what is kept above has to go out."""
         self.on_stop: Callable[[bool], object] = lambda stopping: None
         """Called with True when no more events are to start, with False when the server begins again."""
+        self.after_stop: Callable[[], object] = lambda: None
+        """Called when the last handler has ended."""
         self._ending = self.runtime.lock()
         self._ended: Event | None = None
         self._deadline = 0.0
@@ -458,6 +460,7 @@ class Server:
         self.gateway.exchanges.close()
         if not self.runtime.stop(max(1.0, self._deadline - time.monotonic())):
             self.logger.warning("some handlers still ran after %s s", self.shutdown_timeout)
+        self.after_stop()
 
     def _tell(self, last_words: tuple[int, str], told: Event) -> None:
         self.engine.close_all(*last_words, busy=self._busy)

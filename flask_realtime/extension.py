@@ -14,9 +14,11 @@ from . import socketio as face
 from .context import Contexts, with_sid
 from .engineio import RUNTIME_OPTIONS, Reason, warn
 from .errors import ConfigurationError
+from .managers import PubSubManager, for_url
 from .namespace import Namespace
 from .protocol.engineio.options import NAMES, split
 from .protocol.socketio.client import Client
+from .protocol.socketio.cluster import Cluster
 from .protocol.socketio.core import Core, arguments, as_sids
 from .protocol.socketio.dispatch import check
 
@@ -34,7 +36,10 @@ class SocketIO:
             * ``manage_session``: True gives handlers a session of their own connection, copied from the HTTP session at
               its first event; False opens Flask's session for each event, and saves it when that is possible without a
               cookie.
-            * ``message_queue``, ``channel``: for several processes; not in this release.
+            * ``message_queue``: URL of the broker that connects several processes, like ``redis://``; or a list of them
+              for Kafka. Without an application this process only emits.
+            * ``channel``: the same in all processes that belong together, ``"flask-socketio"`` by default.
+            * ``message_queue_secret``: messages between processes are signed with it, and only signed ones are taken.
             * ``path`` (or ``resource``): where the server answers, ``"socket.io"`` by default.
             * All options of `flask_realtime.socketio.Server`, and those of `flask_realtime.engineio.Server` below it.
 
@@ -57,8 +62,9 @@ class SocketIO:
         self._manage_session = bool(kwargs.get("manage_session", True))
         self._contexts: Contexts | None = None
         self._options = kwargs
-        if app is not None:
-            self.init_app(app)
+        self._outside: PubSubManager | None = None
+        if app is not None or kwargs.get("message_queue"):
+            self.init_app(app, **kwargs)
 
     def init_app(self, app: flask.Flask | None, **kwargs: Any) -> None:
         """Serve an application.
@@ -74,13 +80,19 @@ class SocketIO:
         if "manage_session" not in kwargs:
             options.pop("manage_session", None)  # the attribute may have been set since
         self._options = dict(options)
-        if options.pop("message_queue", None) is not None or app is None:
-            raise ConfigurationError("message_queue: this release serves one process; message queues are not in it yet")
-        options.pop("channel", None)
+        queue = {name: options.pop(name) for name in _QUEUE if name in options}
+        if app is None:
+            self._outside = _write_only(queue, options)
+            return
+        manager = options.get("client_manager")
+        if queue.get("message_queue"):
+            if manager is not None:
+                raise ConfigurationError("expected message_queue or client_manager, got both")
+            options["client_manager"] = _manager(queue, False)
         self._manage_session = bool(options.pop("manage_session", self._manage_session))
         resource = options.pop("path", None) or options.pop("resource", None) or "socket.io"
         options.pop("resource", None)
-        self.server_options = dict(options)
+        self.server_options = {**options, **queue}
         _warn_of_unknown(options)
         json = options.pop("json", None)
         default: Callable[[Any], Any] | None = None
@@ -96,6 +108,9 @@ class SocketIO:
             self.core.handlers.add(event, handler, namespace)
         for instance in self.namespace_handlers:
             self._add_namespace(instance)
+        if self._outside is not None:  # it was used before there was an application
+            self._outside.end()
+            self._outside = None
         self.sockio_mw = WSGIMiddleware(self.server, app, socketio_path=resource.lstrip("/"))
         app.wsgi_app = self.sockio_mw  # type: ignore[method-assign]
         app.extensions["socketio"] = self
@@ -108,6 +123,19 @@ class SocketIO:
             RuntimeError: There was no `init_app`.
         """
         return self.serving.core
+
+    @property
+    def reach(self) -> Core | Cluster:
+        """Whom emits and rooms are about: the clients of this process, or with a message queue those of all.
+
+        Raises:
+            RuntimeError: There was no `init_app`, and there is no message queue.
+        """
+        if self.server is not None:
+            return self.server.reach
+        if self._outside is not None:
+            return self._outside.reach
+        raise RuntimeError("SocketIO has no application yet: call init_app(app) first, or give it a message_queue")
 
     @property
     def serving(self) -> face.Server:
@@ -248,13 +276,15 @@ class SocketIO:
             include_self: Whether the client whose event is being handled, if any, gets it.
             skip_sid: A sid, or several, that don't get it.
             callback: Called with the values that each recipient acknowledges with.
-            ignore_queue: For one process, nothing.
+            ignore_queue: Whether only clients of this process are meant.
 
         Raises:
             TypeError: A value can't be sent.
             ValueError: The event's name is reserved.
+            RuntimeError: There is neither an application nor a message queue; or a callback is given in a process that
+                only emits.
         """
-        core = self.core
+        reach = self.core if ignore_queue else self.reach
         if namespace is not None and namespace[:1] != "/":
             warn_of_namespace(namespace)
         skip = as_sids(skip_sid)
@@ -264,7 +294,7 @@ class SocketIO:
         waiting = callback
         if callback is not None and current is not None:
             waiting = self._in_context_of(current, callback)
-        core.emit(event, _data(args), namespace or "/", room if to is None else to, skip, waiting)
+        reach.emit(event, _data(args), namespace or "/", room if to is None else to, skip, waiting)
 
     def _in_context_of(self, sid: str, callback: Callable[..., Any]) -> Callable[..., Any]:
         """Make a callback run in the context of the client whose event is being handled."""
@@ -319,7 +349,7 @@ class SocketIO:
             to: The client's sid.
             room: The same, when ``to`` is None.
             timeout: Seconds to wait; None for ever.
-            ignore_queue: For one process, nothing.
+            ignore_queue: Whether the client is one of this process.
 
         Returns:
             None when the client acknowledged without a value, the value, or a tuple of several.
@@ -332,11 +362,72 @@ class SocketIO:
         target = room if to is None else to
         if target is None:
             raise ValueError("Cannot use call() to broadcast: expected a sid in to=")
-        return face.call(self.core, event, _data(args), namespace or "/", target, timeout)
+        if self.server is None and self._outside is not None:
+            raise RuntimeError("call() needs a process that serves clients; this one only emits")
+        reach = self.core if ignore_queue else self.reach
+        return face.call(self.core, reach, event, _data(args), namespace or "/", target, timeout)
+
+    # Rooms and clients, in all processes when there is a message queue.
+
+    def enter_room(self, sid: str, room: Hashable, namespace: str | None = None) -> None:
+        """Put a client into a room; see `flask_realtime.socketio.Server.enter_room`.
+
+        .. versionadded:: 0.1.0
+        """
+        self.reach.enter_room(sid, room, namespace or "/")
+
+    def leave_room(self, sid: str, room: Hashable, namespace: str | None = None) -> None:
+        """Take a client out of a room.
+
+        .. versionadded:: 0.1.0
+        """
+        self.reach.leave_room(sid, room, namespace or "/")
 
     def close_room(self, room: Hashable, namespace: str | None = None) -> None:
         """Take everybody out of a room; nothing happens when there is none."""
-        self.core.close_room(room, namespace or "/")
+        self.reach.close_room(room, namespace or "/")
+
+    def disconnect(self, sid: str, namespace: str | None = None) -> None:
+        """End a client's part in a namespace.
+
+        .. versionadded:: 0.1.0
+        """
+        self.reach.disconnect(sid, namespace or "/")
+
+    def rooms(self, sid: str, namespace: str | None = None, timeout: float | None = 5) -> list[Any]:
+        """Return the rooms of a client; see `flask_realtime.socketio.Server.rooms`.
+
+        .. versionadded:: 0.1.0
+        """
+        return self.serving.rooms(sid, namespace, timeout)
+
+    def participants(self, room: Any = None, namespace: str | None = None, timeout: float | None = 5) -> list[str]:
+        """Return the sids of the clients in a room; see `flask_realtime.socketio.Server.participants`.
+
+        .. versionadded:: 0.1.0
+        """
+        return self.serving.participants(room, namespace, timeout)
+
+    def count(self, room: Any = None, namespace: str | None = None, timeout: float | None = 5) -> int:
+        """Return how many clients are in a room; see `flask_realtime.socketio.Server.count`.
+
+        .. versionadded:: 0.1.0
+        """
+        return self.serving.count(room, namespace, timeout)
+
+    def flush(self, timeout: float = 5) -> bool:
+        """Wait until what was emitted is handed to the message queue; the end of a process does so by itself.
+
+        Args:
+            timeout: Seconds, at most.
+
+        Returns:
+            False when that took longer.
+
+        .. versionadded:: 0.1.0
+        """
+        manager = self._outside if self.server is None else self.server.manager
+        return manager.flush(timeout) if isinstance(manager, PubSubManager) else True
 
     # Running.
 
@@ -429,6 +520,25 @@ class WSGIMiddleware(face.WSGIApp):
         return super().__call__(environ, start_response)
 
 
+_QUEUE = ("message_queue", "channel", "message_queue_secret")
+
+
+def _manager(queue: dict[str, Any], write_only: bool, json: Any = None) -> PubSubManager:
+    channel = queue.get("channel") or "flask-socketio"
+    return for_url(queue["message_queue"], channel, write_only, queue.get("message_queue_secret"), json)
+
+
+def _write_only(queue: dict[str, Any], options: dict[str, Any]) -> PubSubManager:
+    """Return what emits in a process without an application."""
+    manager = options.get("client_manager")
+    if manager is None and not queue.get("message_queue"):
+        raise ConfigurationError("expected an application, or a message_queue to emit through; got neither")
+    if manager is not None:
+        return manager  # type: ignore[no-any-return]
+    json = options.get("json")
+    return _manager(queue, True, flask.json if json is None else json)
+
+
 class _FlaskJson:
     """``flask.json`` for an application, wherever it is called."""
 
@@ -479,7 +589,7 @@ def _data(args: Sequence[Any]) -> list[Any]:
     return arguments(args[0]) if len(args) == 1 else list(args)
 
 
-_OWN = ("manage_session", "message_queue", "channel", "path", "resource", "client_manager")
+_OWN = ("manage_session", *_QUEUE, "path", "resource", "client_manager")
 
 
 def _warn_of_unknown(options: dict[str, Any]) -> None:

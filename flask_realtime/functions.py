@@ -58,7 +58,7 @@ def emit(
         include_self: Whether the current client gets it.
         skip_sid: A sid, or several, that don't get it.
         callback: Called with the values that each recipient acknowledges with.
-        ignore_queue: For one process, nothing.
+        ignore_queue: Whether only clients of this process are meant.
 
     Raises:
         RuntimeError: There is no context.
@@ -148,7 +148,7 @@ def join_room(room: Hashable, sid: str | None = None, namespace: str | None = No
 
     .. versionadded:: 0.1.0
     """
-    _extension().core.enter_room(_sid(sid), room, _namespace(namespace))
+    _extension().reach.enter_room(_sid(sid), room, _namespace(namespace))
 
 
 def leave_room(room: Hashable, sid: str | None = None, namespace: str | None = None) -> None:
@@ -156,7 +156,7 @@ def leave_room(room: Hashable, sid: str | None = None, namespace: str | None = N
 
     .. versionadded:: 0.1.0
     """
-    _extension().core.leave_room(_sid(sid), room, _namespace(namespace))
+    _extension().reach.leave_room(_sid(sid), room, _namespace(namespace))
 
 
 def close_room(room: Hashable, namespace: str | None = None) -> None:
@@ -164,7 +164,7 @@ def close_room(room: Hashable, namespace: str | None = None) -> None:
 
     .. versionadded:: 0.1.0
     """
-    _extension().core.close_room(room, _namespace(namespace))
+    _extension().reach.close_room(room, _namespace(namespace))
 
 
 def rooms(sid: str | None = None, namespace: str | None = None) -> list[Any]:
@@ -172,7 +172,7 @@ def rooms(sid: str | None = None, namespace: str | None = None) -> list[Any]:
 
     .. versionadded:: 0.1.0
     """
-    return _extension().core.rooms_of(_sid(sid), _namespace(namespace))
+    return _extension().rooms(_sid(sid), _namespace(namespace))
 
 
 def disconnect(sid: str | None = None, namespace: str | None = None, silent: bool = False) -> None:
@@ -180,4 +180,4 @@ def disconnect(sid: str | None = None, namespace: str | None = None, silent: boo
 
     .. versionadded:: 0.1.0
     """
-    _extension().core.disconnect(_sid(sid), _namespace(namespace))
+    _extension().reach.disconnect(_sid(sid), _namespace(namespace))

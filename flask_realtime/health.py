@@ -20,8 +20,9 @@ def health_blueprint(
 ) -> flask.Blueprint:
     """Make a blueprint with ``/healthz`` and ``/readyz``, and ``/metrics`` if you like.
 
-    ``/healthz`` answers 200 as long as the process answers at all. ``/readyz`` answers 503 while the server stops and
-    when a check fails. Both answer JSON, and nothing that they answer may be stored by a cache.
+    ``/healthz`` answers 200 as long as the process answers at all. ``/readyz`` answers 503 while the server stops,
+    while the message queue can't be reached, and when a check fails. Both answer JSON, and nothing that they answer may
+    be stored by a cache.
 
     Args:
         socketio: The extension; `init_app` may come later.
@@ -45,7 +46,8 @@ def health_blueprint(
     def readyz() -> flask.Response:
         if socketio.serving.eio.gateway.stopping:
             return _answer(503, status="stopping")
-        failed = [name for name, check in (checks or {}).items() if not _works(name, check)]
+        failed = ["message_queue"] if socketio.serving.manager.down else []
+        failed += [name for name, check in (checks or {}).items() if not _works(name, check)]
         return _answer(503, status="failed", failed=failed) if failed else _answer(200, status="ready")
 
     if metrics is not False:

@@ -60,6 +60,17 @@ METRICS = (
     Metric("pool_threads", GaugeMetricFamily, ("pool", "threads"), "", "Threads for handlers now."),
     Metric("pool_threads_max", GaugeMetricFamily, ("pool", "most"), "", "Threads for handlers that there may be."),
     Metric("pool_waiting", GaugeMetricFamily, ("pool", "waiting"), "", "Clients that wait for a thread now."),
+    Metric("queue_connected", GaugeMetricFamily, ("queue", "connected"), "", "Whether the message queue is there now."),
+    Metric("queue_members", GaugeMetricFamily, ("queue", "members"), "", "Other processes with clients now."),
+    Metric("queue_waiting", GaugeMetricFamily, ("queue", "waiting"), "", "Messages that wait for the broker now."),
+    Metric("queue_published", CounterMetricFamily, ("queue", "published"), "", "Messages sent to other processes."),
+    Metric("queue_received", CounterMetricFamily, ("queue", "received"), "", "Messages that came from the broker."),
+    Metric("queue_unwanted", CounterMetricFamily, ("queue", "unwanted"), "", "Emits of others for nobody here."),
+    Metric("queue_dropped", CounterMetricFamily, ("queue", "dropped"), "", "Messages that could not be sent."),
+    Metric("queue_lost", CounterMetricFamily, ("queue", "lost"), "", "Messages of others that never came."),
+    Metric("queue_repeated", CounterMetricFamily, ("queue", "repeated"), "", "Messages of others that came again."),
+    Metric("queue_refused", CounterMetricFamily, ("queue", "refused"), "", "What was no message, or not signed."),
+    Metric("queue_reconnects", CounterMetricFamily, ("queue", "reconnects"), "", "How often the broker came back."),
 )
 
 
@@ -83,6 +94,8 @@ class Collector:
         """Yield the metrics."""
         stats = self._source.stats()
         for metric in METRICS:
+            if metric.path[0] not in stats:  # a server without Socket.IO has no message queue
+                continue
             family, value = _family(metric), stats
             for key in metric.path:
                 value = value[key]

@@ -178,6 +178,7 @@ def _serve(
     exchanges.take_back = take_back
     restore = _on_signals(lambda: _end(server, below), below.eio.hurry, below.eio.runtime.nudge)
     try:
+        below.begin()
         serve()
     finally:
         restore()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from .engineio import Reason, choose_logger
 from .errors import (
     BadNamespaceError,
     ClientGoneError,
+    ClusterTimeoutError,
     ConfigurationError,
     ConnectionError,
     ConnectionRefusedError,
@@ -21,10 +23,12 @@ from .errors import (
     SocketIOError,
     TimeoutError,
 )
+from .io import gunicorn
 from .io.wsgi import keep
-from .managers import Manager
+from .managers import ASKING, KafkaManager, KombuManager, Manager, PubSubManager, RedisManager, ZmqManager
 from .protocol.engineio.session import Session
 from .protocol.socketio.client import Client as _Client
+from .protocol.socketio.cluster import Cluster
 from .protocol.socketio.core import Core, Settings, Waiter, arguments, as_sids
 from .protocol.socketio.dispatch import Handler, fit
 from .protocol.socketio.packets import Codec, Limits, TextCodec
@@ -34,14 +38,20 @@ __all__ = [
     "BadNamespaceError",
     "ConnectionError",
     "ConnectionRefusedError",
+    "ClusterTimeoutError",
     "DisconnectedError",
+    "KafkaManager",
+    "KombuManager",
     "Manager",
     "Middleware",
     "Namespace",
+    "PubSubManager",
+    "RedisManager",
     "Server",
     "SocketIOError",
     "TimeoutError",
     "WSGIApp",
+    "ZmqManager",
     "exceptions",
 ]
 
@@ -60,11 +70,16 @@ SERVER_OPTIONS = (
 )
 
 
+SUBSCRIBING = 3.0
+"""Seconds that the first clients wait for the message queue."""
+
+
 class Server:
     """A Socket.IO server.
 
     Args:
-        client_manager: Of the queue that connects several processes; None for one process.
+        client_manager: Of the message queue that connects several processes, like a `RedisManager`; None for one
+            process.
         logger: True to print what happens, or a logger of your own.
         serializer: ``"default"``, ``"msgpack"``, or an object with the methods of
             `flask_realtime.protocol.socketio.packets.Codec`.
@@ -110,10 +125,9 @@ class Server:
         _adapt: Callable[[Callable[..., Any], str, str], Callable[..., Any]] | None = None,
         **options: Any,
     ) -> None:
-        if client_manager is not None:
-            raise ConfigurationError(
-                "client_manager: this release serves one process; message queues are not in it yet"
-            )
+        self.manager: Manager = Manager() if client_manager is None else client_manager
+        if not isinstance(self.manager, Manager):
+            raise ConfigurationError(f"client_manager: expected a manager of this package, got {client_manager!r}")
         self.logger = choose_logger(logger, "flask_realtime.socketio")
         self.eio = engineio.Server(
             logger=engineio_logger,
@@ -146,7 +160,14 @@ class Server:
         self.eio.on_stop, self.eio.before_close = self.core.stop, self.core.flush
         self._adapt = _adapt
         self.environ: dict[str, dict[str, Any]] = {}
-        self.manager = Manager(self.core)
+        self.bus_codec = TextCodec(json, _default)
+        self.manager.set_server(self)
+        self.reach = self.manager.reach
+        """Whom emits and rooms are about: the clients of this process, or those of all."""
+        self.eio.after_stop = self.manager.end
+        self._begun = 0  # the process in which the manager has begun
+        if gunicorn.worker() is not None:
+            self.manager.begin()  # this process is the one that serves; a broker that is away is told of now
 
     # What the floor below calls.
 
@@ -254,14 +275,15 @@ class Server:
             skip_sid: A sid, or several, that don't get it.
             namespace: ``"/"`` by default.
             callback: Called with the values that each recipient acknowledges with.
-            ignore_queue: For one process, nothing.
+            ignore_queue: Whether only clients of this process are meant.
 
         Raises:
             TypeError: A value can't be sent.
             ValueError: The event's name is reserved.
         """
         to = room if to is None else to
-        self.core.emit(event, arguments(data), namespace or "/", to, as_sids(skip_sid), callback)
+        reach = self.core if ignore_queue else self.reach
+        reach.emit(event, arguments(data), namespace or "/", to, as_sids(skip_sid), callback)
 
     def send(
         self,
@@ -295,7 +317,7 @@ class Server:
             sid: The same, when ``to`` is None.
             namespace: ``"/"`` by default.
             timeout: Seconds to wait; None for ever.
-            ignore_queue: For one process, nothing.
+            ignore_queue: Whether the client is one of this process.
 
         Returns:
             None when the client acknowledged without a value, the value, or a tuple of several.
@@ -308,7 +330,8 @@ class Server:
         target = sid if to is None else to
         if target is None:
             raise ValueError("Cannot use call() to broadcast: expected a sid in to=")
-        return call(self.core, event, arguments(data), namespace or "/", target, timeout)
+        reach = self.core if ignore_queue else self.reach
+        return call(self.core, reach, event, arguments(data), namespace or "/", target, timeout)
 
     # Rooms and sessions.
 
@@ -321,23 +344,62 @@ class Server:
     def enter_room(self, sid: str, room: Hashable, namespace: str | None = None) -> None:
         """Put a client into a room, which is made when it doesn't exist.
 
+        With a message queue the client may be one of another process; then nothing is raised.
+
         Raises:
             KeyError: There is no such client.
             ValueError: Nobody ever joined the namespace.
         """
-        self.core.enter_room(sid, room, namespace or "/")
+        self.reach.enter_room(sid, room, namespace or "/")
 
     def leave_room(self, sid: str, room: Hashable, namespace: str | None = None) -> None:
         """Take a client out of a room; nothing happens when it isn't there."""
-        self.core.leave_room(sid, room, namespace or "/")
+        self.reach.leave_room(sid, room, namespace or "/")
 
     def close_room(self, room: Hashable, namespace: str | None = None) -> None:
         """Take everybody out of a room; nothing happens when there is none."""
-        self.core.close_room(room, namespace or "/")
+        self.reach.close_room(room, namespace or "/")
 
-    def rooms(self, sid: str, namespace: str | None = None) -> list[Any]:
-        """Return the rooms of a client, its own sid among them; an empty list when it isn't there."""
-        return self.core.rooms_of(sid, namespace or "/")
+    def rooms(self, sid: str, namespace: str | None = None, timeout: float | None = ASKING) -> list[Any]:
+        """Return the rooms of a client, its own sid among them; an empty list when it isn't there.
+
+        With a message queue, the other processes are asked about a client that isn't one of this process.
+
+        Args:
+            sid: The client.
+            namespace: ``"/"`` by default.
+            timeout: Seconds that the other processes have to answer; None for ever.
+
+        Raises:
+            ClusterTimeoutError: Not all of them did.
+        """
+        if self.core.client(sid, namespace or "/") is not None:
+            return self.core.rooms_of(sid, namespace or "/")
+        return [room for rooms in self.manager.ask("rooms", namespace or "/", sid, timeout) for room in rooms]
+
+    def participants(
+        self, room: Any = None, namespace: str | None = None, timeout: float | None = ASKING
+    ) -> list[str]:
+        """Return the sids of the clients in a room, of all processes.
+
+        Args:
+            room: A room, or several; None for everybody.
+            namespace: ``"/"`` by default.
+            timeout: Seconds that the other processes have to answer; None for ever.
+
+        Raises:
+            ClusterTimeoutError: Not all of them did; its ``results`` are what the others said.
+
+        .. versionadded:: 0.1.0
+        """
+        return [sid for sids in self.manager.ask("sids", namespace or "/", room, timeout) for sid in sids]
+
+    def count(self, room: Any = None, namespace: str | None = None, timeout: float | None = ASKING) -> int:
+        """Return how many clients are in a room, in all processes; see `participants`.
+
+        .. versionadded:: 0.1.0
+        """
+        return sum(self.manager.ask("count", namespace or "/", room, timeout))
 
     def get_session(self, sid: str, namespace: str | None = None) -> dict[str, Any]:
         """Return the dict that the program keeps for a client in a namespace.
@@ -373,7 +435,7 @@ class Server:
 
     def disconnect(self, sid: str, namespace: str | None = None, ignore_queue: bool = False) -> None:
         """End a client's part in a namespace; nothing happens when it isn't there. The connection stays."""
-        self.core.disconnect(sid, namespace or "/")
+        (self.core if ignore_queue else self.reach).disconnect(sid, namespace or "/")
 
     def transport(self, sid: str, namespace: str | None = None) -> str:
         """Return ``"polling"`` or ``"websocket"``.
@@ -390,14 +452,42 @@ class Server:
 
     def handle_request(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         """Serve a WSGI request for the Socket.IO path."""
+        if self._begun != os.getpid():
+            self.begin()
         return self.eio.handle_request(environ, start_response)
+
+    def begin(self) -> None:
+        """Begin to take part in the message queue, if there is one; the first request does so otherwise.
+
+        Waits until the process is subscribed, so that no client misses anything; at most `SUBSCRIBING` seconds: a
+        server whose broker is away serves its clients all the same.
+
+        .. versionadded:: 0.1.0
+        """
+        limit = time.monotonic() + SUBSCRIBING
+        while not self.manager.begin() and time.monotonic() < limit and self._begun != os.getpid():
+            self.eio.sleep(0.005)
+        self._begun = os.getpid()
 
     def stats(self) -> dict[str, Any]:
         """Return what the server did and does; see `flask_realtime.engineio.Server.stats`.
 
+        Besides there is ``queue``, what went through the message queue since this process began:
+
+        * ``connected``: whether the broker can be reached now.
+        * ``members``: other processes with clients now; those of python-socketio don't say that they are there.
+        * ``waiting``: messages that wait for the broker now.
+        * ``published``, ``received``: messages that were sent and that came, those of this process among them.
+        * ``unwanted``: emits of others for which nobody was here.
+        * ``dropped``: messages that couldn't be sent, as too many waited or the broker was away for too long.
+        * ``lost``: messages of others that never came.
+        * ``repeated``: messages that came twice; the second time they were ignored.
+        * ``refused``: what came and was no message, or wasn't signed with the secret.
+        * ``reconnects``: how often the broker came back.
+
         .. versionadded:: 0.1.0
         """
-        return self.eio.stats()
+        return {**self.eio.stats(), "queue": self.manager.stats()}
 
     def shutdown(self) -> None:
         """Tell every client, let handlers end, and stop; see `flask_realtime.engineio.Server.shutdown`."""
@@ -412,16 +502,24 @@ class Server:
         self.eio.sleep(seconds)
 
 
-def call(core: Core, event: str, args: Sequence[Any], namespace: str, to: Any, timeout: float | None) -> Any:
+def call(
+    core: Core,
+    reach: Core | Cluster,
+    event: str,
+    args: Sequence[Any],
+    namespace: str,
+    to: Any,
+    timeout: float | None,
+) -> Any:
     """Emit and wait for the acknowledgement; see `Server.call`."""
     waiter = Waiter(core.runtime.event())
-    clients = core.emit(event, args, namespace, to, (), waiter)
-    if not clients:
+    clients = reach.emit(event, args, namespace, to, (), waiter)
+    if not clients and reach is core:
         raise TimeoutError(f"there is no client {to!r} in namespace {namespace!r}")
     try:
         waiter.event.wait(timeout)
     finally:
-        core.forget_waiter(waiter, clients)
+        reach.forget_waiter(waiter, clients)
     if waiter.answer is None:
         if waiter.gone:
             raise ClientGoneError(f"client {to!r} disconnected before it answered")

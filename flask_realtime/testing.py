@@ -73,6 +73,7 @@ class SocketIOTestClient:
         self._number = 0
         assert socketio.server is not None, "SocketIO has no application yet: call init_app(app) first"
         self._server = socketio.server
+        self._server.begin()
         codec = socketio.core.codec
         self._codec = codec
         self._decoder = codec.decoder(_LIMITS, from_server=True)

@@ -6,7 +6,6 @@ import pytest
 from flask.sessions import SecureCookieSessionInterface
 
 from flask_realtime import Namespace, SocketIO
-from flask_realtime.errors import ConfigurationError
 
 
 @pytest.fixture
@@ -155,13 +154,6 @@ def test_background(app):
     extension.start_background_task(ran.set).join(30)
     extension.sleep(0)
     assert ran.is_set()
-
-
-def test_message_queues_are_later_work(app):
-    with pytest.raises(ConfigurationError, match="message_queue"):
-        SocketIO(app, message_queue="redis://")
-    with pytest.raises(ConfigurationError):
-        SocketIO().init_app(None)
 
 
 @pytest.mark.parametrize("option", ["path", "resource"])

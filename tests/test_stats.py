@@ -75,6 +75,10 @@ def test_nothing_has_happened_at_first(site):
         "refusals": dict.fromkeys(["origin", "host", "sid", "connect", "connections", "request", "stopping"], 0),
         "handlers": {"calls": 0, "errors": 0, "seconds": 0, "running": 0},
         "pool": {"threads": 0, "most": 64, "waiting": 0},
+        "queue": {
+            **{"connected": False, "members": 0, "waiting": 0, "published": 0, "received": 0, "unwanted": 0},
+            **{"dropped": 0, "lost": 0, "repeated": 0, "refused": 0, "reconnects": 0},
+        },
     }
     json.dumps(stats)
 

@@ -248,6 +248,10 @@ def test_prometheus_reads_the_same_numbers(server, watched, row):
         ("handler_seconds_total",): stats["handlers"]["seconds"],
         ("handlers_running",): stats["handlers"]["running"],
         ("pool_threads_max",): stats["pool"]["most"],
+        **{
+            (f"queue_{name}" if name in ("connected", "members", "waiting") else f"queue_{name}_total",): number
+            for name, number in stats["queue"].items()
+        },
     }
     labelled = {
         (name, label): number

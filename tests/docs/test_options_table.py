@@ -19,7 +19,8 @@ EXTENSION = {
     "path": "socket.io",
     "resource": "socket.io",
     "message_queue": None,
-    "channel": None,
+    "channel": "flask-socketio",
+    "message_queue_secret": None,
 }
 
 

@@ -69,7 +69,8 @@ def shown(client, namespace=None):
 
 def test_every_page_with_code_is_run_here():
     pages = {path.stem for path in (ROOT / "docs").rglob("*.md") if blocks(path, "python")}
-    assert pages == {
+    elsewhere = {"celery", "external", "workers"}  # test_queue_pages.py
+    assert pages - elsewhere == {
         "acks",
         "architecture",
         "emitting",
@@ -291,7 +292,7 @@ def test_emitting_page():
     page = guide("emitting")
     page.task.join(LIMIT)
     client = page.socketio.test_client(page.app)
-    assert page.here(client.sids["/"]) == [client.sids["/"]]
+    assert page.crowd(client.sids["/"]) == {"here": 1, "all": 1}
     page.socketio.server.enter_room(client.sids["/"], "order-3")
     assert page.app.test_client().post("/orders/3/paid").status_code == 204
     assert ("paid", [3]) in shown(client)

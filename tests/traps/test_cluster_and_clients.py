@@ -1,7 +1,8 @@
-"""Traps T99, T101, T104 and T105: what can be seen of them in one process."""
+"""Traps T98 to T101, T104 and T105: what can be seen of them in one process."""
 
 import base64
 import builtins
+import queue
 import threading
 
 import pytest
@@ -13,19 +14,64 @@ from ..e2e.raw import Polling, WebSocket
 from .engineio_server import LIMIT, plain, program
 
 
-def test_t99_message_queue_is_refused_when_the_program_starts():
-    # Not in this release. A program that needs one learns it at once, not when its first client connects.
-    with pytest.raises(ValueError, match="message queues"):
-        program(message_queue="redis://")
-    with pytest.raises(ValueError, match="message queues"):
-        socketio.Server(client_manager=object())
+class Recorded(socketio.PubSubManager):
+    """Keeps what is published, and what was delivered by then."""
+
+    def __init__(self, **options):
+        super().__init__("traps", **options)
+        self.published, self.listening = [], threading.Event()
+
+    def _publish(self, data):
+        self.published.append(data)
+
+    def _listen(self):
+        self.listening.set()
+        while True:
+            yield self.messages.get()
+
+    messages = queue.SimpleQueue()
 
 
-def test_t101_process_that_only_writes_is_refused_when_it_is_made():
-    # SocketIO(message_queue=...) without an application is the field's way to emit from another process.
-    extension = flask_realtime.SocketIO(message_queue="redis://")
-    with pytest.raises(ValueError, match="message queues"):
-        extension.init_app(None)
+def test_t98_own_clients_first_then_the_others():
+    manager = Recorded()
+    app, extension = program(client_manager=manager)
+    client = extension.test_client(app)
+    extension.emit("e", 1)
+    assert [event["args"] for event in client.get_received()] == [[1]]
+    assert manager.flush(LIMIT)
+    assert [data["method"] for data in manager.published] == ["hello", "emit"]
+
+
+def test_t99_the_subscription_stands_before_the_first_client_is_in():
+    manager = Recorded()
+    app, extension = program(client_manager=manager)
+    assert not manager.listening.is_set()
+    extension.test_client(app)
+    assert manager.listening.wait(LIMIT)
+
+
+def test_t100_messages_are_those_of_python_socketio():
+    manager = Recorded(write_only=True)
+    manager.emit("e", (1, b"\xff"), namespace="/chat", room="r", skip_sid="s")
+    assert manager.flush(LIMIT)
+    (data,) = manager.published
+    structure = [1, {"_placeholder": True, "num": 0}]
+    assert {name: value for name, value in data.items() if name not in ("host_id", "n")} == {
+        **{"method": "emit", "event": "e", "data": [structure, "/w=="], "binary": True, "namespace": "/chat"},
+        **{"room": "r", "skip_sid": ["s"], "callback": None},
+    }
+
+
+def test_t101_process_that_only_writes_may_do_all_but_wait_for_answers():
+    manager = Recorded(write_only=True)
+    manager.disconnect("s", "/")
+    manager.enter_room("s", "/", "r")
+    manager.leave_room("s", "/", "r")
+    manager.close_room("r", "/")
+    assert manager.flush(LIMIT)
+    assert [data["method"] for data in manager.published] == ["disconnect", "enter_room", "leave_room", "close_room"]
+    with pytest.raises(RuntimeError, match="only emits"):
+        manager.emit("e", callback=print, data=None, room="s")
 
 
 def test_t101_message_queue_of_none_is_no_queue():

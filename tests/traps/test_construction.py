@@ -43,34 +43,44 @@ def test_t01_no_message_queue_keeps_handlers_of_before_init_app(shut_down):
     assert extension.test_client(app).emit("early", callback=True) == "early"
 
 
-def test_t01_refused_message_queue_leaves_everything_as_it_was(shut_down):
+def test_t01_queue_of_the_constructor_keeps_handlers_and_channel_until_init_app(shut_down):
+    pytest.importorskip("redis", reason="needs flask_realtime[redis]")
     extension = flask_realtime.SocketIO(message_queue="redis://127.0.0.1:6379/0", channel="events")
     extension.on("early")(lambda: "early")
-    app = application()
-    before = app.wsgi_app
-    with pytest.raises(errors.ConfigurationError, match="message_queue"):
-        extension.init_app(app)
-    assert app.wsgi_app == before
-    assert "socketio" not in app.extensions
     assert extension.server is None
+    app = application()
+    extension.init_app(app)
+    shut_down.append(extension.server)
+    manager = extension.server.manager
+    assert (type(manager), manager.url, manager.channel) == (
+        *(socketio.RedisManager, "redis://127.0.0.1:6379/0", "events"),
+    )
+    assert not manager.write_only
     extension.init_app(app, message_queue=None)
     shut_down.append(extension.server)
     assert extension.test_client(app).emit("early", callback=True) == "early"
 
 
-def test_t01_emit_of_an_extension_without_application_says_what_is_missing():
-    extension = flask_realtime.SocketIO(message_queue="redis://127.0.0.1:6379/0")
+def test_t01_emit_of_an_extension_without_application_or_queue_says_what_is_missing():
+    extension = flask_realtime.SocketIO()
     with pytest.raises(RuntimeError, match="init_app"):
         extension.emit("news")
 
 
-# T2: the channel's name; there is no queue yet that would use it.
+# T2: the channel's name.
 
 
 def test_t02_channel_is_accepted_without_a_queue(program):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         program(channel="events")
+
+
+def test_t02_channel_of_the_extension_is_not_that_of_the_managers():
+    pytest.importorskip("redis", reason="needs flask_realtime[redis]")
+    _, extension = None, flask_realtime.SocketIO(application(), message_queue="redis://")
+    assert extension.server.manager.channel == "flask-socketio"
+    assert socketio.RedisManager("redis://").channel == "socketio"
 
 
 # T3: init_app twice.
@@ -263,24 +273,48 @@ def test_t07_star_accepts_any_namespace(program, serve, dial, namespaces):
     assert peer.ask("news", namespace="/far") == ["/far"]
 
 
-# T8: the kinds of queue; each is refused alike until there are queues.
+# T8: the kinds of queue.
 
 
 @pytest.mark.parametrize(
-    "url",
+    ("url", "name", "package"),
     [
-        "redis://127.0.0.1:6379/0",
-        "rediss://127.0.0.1:6379/0",
-        "redis+sentinel://127.0.0.1:26379/mymaster",
-        "valkey://127.0.0.1:6379/0",
-        "unix:///run/redis.sock",
-        "kafka://127.0.0.1:9092",
-        "zmq+tcp://127.0.0.1:5555+5556",
-        "amqp://guest@127.0.0.1//",
+        ("redis://127.0.0.1:6379/0", "RedisManager", "redis"),
+        ("rediss://127.0.0.1:6379/0", "RedisManager", "redis"),
+        ("redis+sentinel://127.0.0.1:26379/0/mymaster", "RedisManager", "redis"),
+        ("redis+streams://127.0.0.1:6379/0", "RedisManager", "redis"),
+        ("valkey://127.0.0.1:6379/0", "RedisManager", "redis"),
+        ("valkeys://127.0.0.1:6379/0", "RedisManager", "redis"),
+        ("unix:///run/redis.sock", "RedisManager", "redis"),
+        ("kafka://127.0.0.1:9092", "KafkaManager", "kafka"),
+        (["kafka://127.0.0.1:9092", "kafka://127.0.0.1:9093"], "KafkaManager", "kafka"),
+        ("zmq+tcp://127.0.0.1:5555+5556", "ZmqManager", "zmq"),
+        ("amqp://guest@127.0.0.1//", "KombuManager", "kombu"),
+        ("memory://", "KombuManager", "kombu"),
     ],
 )
-def test_t08_every_queue_is_refused_with_a_clear_error(url):
-    with pytest.raises(errors.ConfigurationError, match="message_queue"):
+def test_t08_every_queue_has_its_manager(url, name, package):
+    pytest.importorskip(package, reason=f"needs flask_realtime[{package}]")
+    extension = flask_realtime.SocketIO(application(), message_queue=url)
+    assert type(extension.server.manager) is getattr(socketio, name)
+    assert not extension.server.manager.down
+
+
+@pytest.mark.parametrize("url", ["gopher://127.0.0.1", "localhost", ""])
+def test_t08_unknown_queue_is_refused_with_a_clear_error(url):
+    if not url:
+        assert type(flask_realtime.SocketIO(application(), message_queue=url).server.manager) is socketio.Manager
+        return
+    with pytest.raises(errors.ConfigurationError, match="redis"):
+        flask_realtime.SocketIO(application(), message_queue=url)
+
+
+@pytest.mark.parametrize(("url", "package"), [("redis://", "redis"), ("amqp://", "kombu"), ("kafka://a", "kafka")])
+def test_t08_missing_package_is_named(monkeypatch, url, package):
+    for module in [name for name in sys.modules if name.startswith("flask_realtime.backplanes.")]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(errors.ConfigurationError, match=r"pip install 'flask_realtime\[" + package):
         flask_realtime.SocketIO(application(), message_queue=url)
 
 

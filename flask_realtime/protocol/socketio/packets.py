@@ -273,7 +273,7 @@ class TextDecoder:
         if wanted > limits.attachments:
             raise RemoteProtocolError(f"expected at most {limits.attachments} attachments, got {wanted}", 1009)
         if wanted == 0:
-            return packet._replace(data=_reconstruct(packet.data, []))
+            return packet._replace(data=reconstruct(packet.data, []))
         self._pending, self._wanted, self._parts, self._size = packet, wanted, [], 0
         return None
 
@@ -288,7 +288,7 @@ class TextDecoder:
         if len(self._parts) < self._wanted:
             return None
         parts, self._pending, self._parts = self._parts, None, []
-        return packet._replace(data=_reconstruct(packet.data, parts))
+        return packet._replace(data=reconstruct(packet.data, parts))
 
 
 def validate(packet: Packet, from_server: bool = False) -> None:
@@ -371,10 +371,10 @@ def check_depth(text: str, limit: int) -> None:
         depth += sum(steps)
 
 
-def _reconstruct(data: Any, parts: Sequence[bytes]) -> Any:
+def reconstruct(data: Any, parts: Sequence[bytes]) -> Any:
     """Put the attachments where their placeholders are. ``data`` is fresh from the parser and not deep."""
     if isinstance(data, list):
-        return [_reconstruct(item, parts) for item in data]
+        return [reconstruct(item, parts) for item in data]
     if isinstance(data, dict):
         if data.get("_placeholder") is True:
             number = data.get("num")
@@ -382,7 +382,7 @@ def _reconstruct(data: Any, parts: Sequence[bytes]) -> Any:
             if type(number) is not int or not 0 <= number < len(parts):
                 raise RemoteProtocolError(f"placeholder {ascii(number)[:20]} of {len(parts)} attachments")
             return parts[number]
-        return {key: _reconstruct(value, parts) for key, value in data.items()}
+        return {key: reconstruct(value, parts) for key, value in data.items()}
     return data
 
 
