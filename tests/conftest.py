@@ -8,7 +8,11 @@ settings.load_profile("untimed")
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """With ``--numprocesses``, what uses the same servers runs in the same process: a kind of server, else a file."""
+    """With ``--numprocesses``, what uses the same servers runs in the same process: a kind of server, else a file.
+
+    Of the files that have one list for all message queues, it is what uses the same queue.
+    """
+    from e2e.brokers import BACKPLANES
     from e2e.servers import KINDS
     from xdist.scheduler import LoadScopeScheduling
 
@@ -18,6 +22,8 @@ def pytest_xdist_make_scheduler(config, log):
         def _split_scope(self, nodeid):
             path, _, name = nodeid.partition("::")
             parameters = name.partition("[")[2].rstrip("]") + "-"
+            if path.endswith(("e2e/test_message_queue.py", "e2e/test_broker_faults.py")):
+                return f"{path}::{next((queue for queue in BACKPLANES if parameters.startswith(queue)), '')}"
             kind = next((kind for kind in kinds if parameters.startswith(kind + "-")), None)
             return path if kind is None or path.endswith("test_gunicorn.py") else kind
 

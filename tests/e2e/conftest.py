@@ -6,12 +6,16 @@ import shutil
 
 import pytest
 
+from .brokers import BROKERS
 from .player import Player
 from .proxies import Nginx
 from .servers import CRASH, HERE, KINDS, PROFILES, SELECTED, Server
 from .table import Recorder
 
-LONG = ("test_autobahn", "test_example_app", "test_nginx", "test_gunicorn", "test_uwsgi")
+LONG = (
+    *("test_autobahn", "test_example_app", "test_example_celery", "test_nginx", "test_gunicorn", "test_uwsgi"),
+    *("test_message_queue", "test_broker_faults", "test_fleet"),
+)
 
 
 def pytest_configure(config):
@@ -66,6 +70,21 @@ def play():
 def directory(tmp_path_factory):
     """Logs and certificates."""
     return tmp_path_factory.mktemp("e2e")
+
+
+@pytest.fixture(scope="session")
+def broker_for(tmp_path_factory):
+    """Return a function: a key of ``BROKERS`` -> the broker, which is started when it is first asked for."""
+    running = {}
+
+    def get(name):
+        if name not in running:
+            running[name] = BROKERS[name](tmp_path_factory.mktemp(name)).start()
+        return running[name]
+
+    yield get
+    for broker in running.values():
+        broker.stop()
 
 
 @pytest.fixture(scope="session")

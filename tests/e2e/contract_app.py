@@ -18,6 +18,7 @@ elif os.environ.get("E2E_PATCH") == "eventlet":
     eventlet.monkey_patch()
 
 import argparse
+import ast
 import atexit
 import collections
 import gc
@@ -26,6 +27,7 @@ import json
 import signal
 import sys
 import threading
+import time
 
 from flask import Flask, g, jsonify, request, send_file, session
 
@@ -58,6 +60,7 @@ auths = {}  # (namespace, sid) -> auth
 tally = collections.Counter()  # event -> how often it was noted
 gathering, barriers = threading.Lock(), {}  # of "/together"
 held, free = [], threading.Event()  # what "hold" was called with; what it waits for
+answers = []  # with what callbacks of "/do" were called, and what has been pumped: [name, *values]
 
 
 def note(event, detail=None):
@@ -497,6 +500,41 @@ def shut():
     """Stop serving Socket.IO, but not these pages."""
     socketio.server.shutdown()
     return "shut"
+
+
+# What another process is told to do, see Server.do.
+
+
+def pump(event, first, count, rate):
+    """Emit numbered events to everybody, so many a second."""
+    began = time.monotonic()
+    for number in range(first, first + count):
+        early = (number - first) / rate - (time.monotonic() - began)
+        if early > 0.005:  # in small heaps, a pause for each would be too short to be kept
+            socketio.sleep(early)
+        socketio.emit(event, number)
+    answers.append(["pumped", event])
+
+
+OWN = {
+    "answers": lambda: list(answers),
+    "stats": lambda: socketio.stats(),
+    "pump": lambda *args: socketio.start_background_task(pump, *args) and None,
+}
+
+
+@app.route("/do/<method>", methods=["POST"])
+def do(method):
+    """Call a method of `SocketIO`, or one of `OWN`. Arguments and result are Python's literals."""
+    args, kwargs = ast.literal_eval(request.get_data(as_text=True))
+    if "callback" in kwargs:
+        name = kwargs["callback"]
+        kwargs["callback"] = lambda *values: answers.append([name, *values])
+    try:
+        result = (OWN.get(method) or getattr(socketio, method))(*args, **kwargs)
+    except Exception as error:
+        return repr((type(error).__name__, str(error), getattr(error, "results", None)))
+    return repr((None, result, None))
 
 
 app.register_blueprint(health_blueprint(socketio, metrics=True))

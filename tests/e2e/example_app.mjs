@@ -3,43 +3,15 @@
 // Ends with status 0 and prints `passed` when everything was as it should be. A scenario that wants the server
 // gone prints `kill server`; when it wants it back it prints `start server` and goes on when a line comes back.
 
-import { chromium } from 'playwright-core';
 import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
 import { createInterface } from 'node:readline';
+import { LIMIT, open as openWindow, play, server } from './browser.mjs';
 
 const [scenario, url, viewport, screenshot] = process.argv.slice(2);
-const LIMIT = 15_000; // ms for anything that is waited for
-const VIEWPORTS = {
-  desk: { viewport: { width: 1280, height: 800 } },
-  phone: { viewport: { width: 390, height: 844 }, deviceScaleFactor: 2, isMobile: true, hasTouch: true },
-};
 const lines = createInterface({ input: process.stdin })[Symbol.asyncIterator]();
 
-const browser = await chromium.launch({
-  executablePath: '/usr/bin/chromium',
-  args: ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
-    '--disable-component-update', '--disable-sync'],
-});
-const complaints = []; // what the pages wrote to the console, or threw
-let serverIsDown = false; // then, and only then, the browser may complain that it can't connect
-
-// Somebody with a window of their own: another cookie jar, another session storage.
-async function open(options = {}) {
-  const context = await browser.newContext({
-    ...VIEWPORTS[viewport], locale: 'en-GB', ignoreHTTPSErrors: url.startsWith('https:'), ...options,
-  });
-  const page = await context.newPage();
-  page.setDefaultTimeout(LIMIT);
-  page.on('pageerror', (error) => complaints.push(`page error: ${error.stack}`));
-  page.on('console', (message) => {
-    if (!['error', 'warning'].includes(message.type())) return;
-    if (serverIsDown && /net::ERR_|WebSocket connection|status of 502/.test(message.text())) return;
-    complaints.push(`console ${message.type()}: ${message.text()} (${message.location().url})`);
-  });
-  await page.goto(url);
-  return page;
-}
+const open = (options) => openWindow(url, viewport, options);
 
 async function comeIn(page, name, room = 'Lobby') {
   await page.locator('#name').fill(name);
@@ -289,7 +261,7 @@ const scenarios = {
     const ben = await person('Ben');
     await say(ada, 'Before the restart');
     await sees(ben, 'Before the restart');
-    serverIsDown = true;
+    server.isDown = true;
     console.log('kill server');
     for (const page of [ada, ben]) await reads(page, '#banner', 'Connection lost. Trying again…');
     assert.equal(await ada.locator('#send').isEnabled(), false);
@@ -300,7 +272,7 @@ const scenarios = {
       await isIn(page);
       await present(page, 'Ada', 'Ben');
     }
-    serverIsDown = false;
+    server.isDown = false;
     await sees(ada, 'Before the restart');
     await say(ada, 'After the restart');
     await sees(ben, 'After the restart');
@@ -348,22 +320,4 @@ async function retry(page) {
   }
 }
 
-try {
-  await scenarios[scenario]();
-  for (const page of browser.contexts().flatMap((context) => context.pages())) {
-    // No sideways scrolling, on any screen.
-    const { scroll, client } = await page.evaluate(() => ({
-      scroll: document.documentElement.scrollWidth, client: document.documentElement.clientWidth,
-    }));
-    assert.ok(scroll <= client, `the page is ${scroll} wide, the window ${client}`);
-  }
-  assert.deepEqual(complaints, []);
-  console.log('passed');
-} catch (error) {
-  console.error(error);
-  console.error(complaints.join('\n'));
-  process.exitCode = 1;
-} finally {
-  await browser.close();
-  process.stdin.destroy();
-}
+await play(scenarios[scenario]);

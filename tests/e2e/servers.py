@@ -4,6 +4,7 @@ A new server is one row of ``KINDS``; all tests of this directory then run again
 ``E2E_KINDS`` may name those that are wanted.
 """
 
+import ast
 import functools
 import http.client
 import json
@@ -176,6 +177,10 @@ def gunicorn_unix(port, directory):
     return [*gunicorn_threads(port, directory), "-b", f"unix:{directory}/{port}.sock"]
 
 
+def python_socketio(port, directory):
+    return [sys.executable, str(HERE / "foreign_app.py"), "--port", str(port)]
+
+
 def flask_run(port, directory):
     return [sys.executable, "-m", "flask", "--app", str(HERE / "contract_app.py"), "run", "--port", str(port)]
 
@@ -186,6 +191,7 @@ MORE_KINDS = {
     "uwsgi-router": Kind(uwsgi_router, {}, keeps=False),
     "uwsgi-threads": Kind(uwsgi_threads, {}, pooled=True, keeps=False),
     "gunicorn-unix": Kind(gunicorn_unix, {"async_mode": "threading"}, pooled=True),
+    "python-socketio": Kind(python_socketio, {}),
     "flask-run": Kind(flask_run, {"async_mode": "threading"}, stop_signal=signal.SIGINT),
 }
 
@@ -216,6 +222,19 @@ def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+class Raised(Exception):
+    """What a method raised in a server.
+
+    Attributes:
+        name: Of its class.
+        results: Of a `ClusterTimeoutError`.
+    """
+
+    def __init__(self, name, message, results):
+        super().__init__(f"{name}: {message}")
+        self.name, self.message, self.results = name, message, results
 
 
 class Server:
@@ -311,6 +330,30 @@ class Server:
 
     def get_json(self, path):
         return json.loads(self.get(path))
+
+    def do(self, method, /, *args, **kwargs):
+        """Let the application call a method of its `SocketIO`, and return the result.
+
+        Args:
+            method: Its name, or one of those of the application itself.
+            *args: Literals, as in what follows.
+            **kwargs: ``callback`` is a name, by which ``do("answers")`` tells what the callback got.
+
+        Raises:
+            Raised: What it raised there.
+        """
+        connection = self.connection()
+        try:
+            connection.request("POST", f"/do/{method}", repr((args, kwargs)).encode(), {"Connection": "close"})
+            response = connection.getresponse()
+            body = response.read().decode()
+            assert response.status == 200, f"{method} was answered {response.status}: {body[:300]}"
+        finally:
+            connection.close()
+        name, result, results = ast.literal_eval(body)
+        if name is not None:
+            raise Raised(name, result, results)
+        return result
 
     def journal(self, who):
         """Return what happened to a client as ``[[namespace, event, detail], ...]``."""

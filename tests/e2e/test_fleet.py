@@ -1,0 +1,190 @@
+"""Three processes behind nginx on one Redis, with 200 clients of the official kind."""
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from .clients import LIMIT
+from .proxies import NGINX_CRASH, Nginx, cluster, kill
+from .servers import HERE, Server, wait_until
+from .test_message_queue import NUMBERED
+from .test_nginx import REALIP
+
+pytestmark = [pytest.mark.e2e, pytest.mark.services]
+
+CLIENTS = 200
+TICKS, RATE = 400, 100  # events while a process is killed, and how many a second
+PACED = NUMBERED.replace(", number)", ", number)\n    time.sleep(0.01)").replace("import sys", "import sys, time")
+
+
+class Crowd:
+    """A process of Node with many clients."""
+
+    def __init__(self, url):
+        if not shutil.which("node") or not (HERE / "node_modules" / "socket.io-client").is_dir():
+            pytest.skip("needs Node and its packages: run `npm install` in tests/e2e")
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        self.process = subprocess.Popen(["node", str(HERE / "fleet.mjs"), url], cwd=HERE, text=True, **pipes)
+
+    def tell(self, *command):
+        """Return the answer to a command of fleet.mjs."""
+        late = threading.Timer(60, self.process.kill)
+        late.start()
+        try:
+            self.process.stdin.write(json.dumps(command) + "\n")
+            self.process.stdin.flush()
+            answer = json.loads(self.process.stdout.readline() or '{"error": "no answer"}')
+        finally:
+            late.cancel()
+        assert "error" not in answer, answer
+        return answer["answer"]
+
+    def until(self, server):
+        """Let a server say to everybody that this is all, and return what each client reports."""
+        mark = f"{time.monotonic_ns()}"
+        server.do("emit", "mark", mark)
+        return self.tell("mark", mark)
+
+    def stop(self):
+        self.process.stdin.close()
+        try:
+            self.process.wait(5)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.process.stdout.close()
+
+
+class Fleet:
+    """Servers, and the crowd that comes to them through nginx."""
+
+    def __init__(self, directory, servers, crowd, queue):
+        self.directory, self.servers, self.crowd, self.queue = directory, servers, crowd, queue
+
+    def restart(self, number):
+        """Let one of the servers end in good order, and start another at its place."""
+        port = self.servers[number].port
+        self.servers[number].stop()
+        self.servers[number] = Server("gevent", self.directory, port=port, trusted_proxies=1, **self.queue)
+
+    def all_there(self):
+        """Wait until every client is at a process, and knows it."""
+        wait_until(lambda: set().union(*self.sids()).issuperset(self.crowd.tell("connected")), 30, "all clients")
+
+    def outside(self, program, count):
+        """Begin to run a program that emits."""
+        command = [sys.executable, "-c", program, self.queue["message_queue"], self.queue["channel"], str(count)]
+        return subprocess.Popen(command, env=dict(os.environ))
+
+    def home(self, report):
+        """Return the number of the server that a client is at."""
+        (number,) = [n for n, sids in enumerate(self.sids()) if report["sids"][-1] in sids]
+        return number
+
+    def sids(self):
+        return [set(server.get_json("/sids")) if server.process.poll() is None else set() for server in self.servers]
+
+
+@pytest.fixture(scope="module")
+def fleet(broker_for, tmp_path_factory):
+    directory = tmp_path_factory.mktemp("fleet")
+    queue = {"message_queue": broker_for("redis").url, "channel": "fleet"}
+    with cluster("gevent", directory, 3, **queue) as servers, contextlib.ExitStack() as stack:
+        ports = [server.port for server in servers]
+        proxy = Nginx(directory, ports, "ip-hash.conf", extra=REALIP, alarm=NGINX_CRASH)
+        stack.callback(proxy.stop)
+        crowd = Crowd(proxy.url)
+        stack.callback(crowd.stop)
+        crowd.tell("open", CLIENTS)
+        for server in servers:
+            wait_until(lambda server=server: server.do("stats")["queue"]["members"] == 2, what="the other processes")
+        yield Fleet(directory, servers, crowd, queue)
+
+
+def test_clients_are_spread_over_the_processes(fleet):
+    counts = [len(sids) for sids in fleet.sids()]
+    assert sum(counts) == CLIENTS
+    assert min(counts) > CLIENTS / 10
+    assert [server.do("count") for server in fleet.servers] == [CLIENTS] * 3
+
+
+def test_a_broadcast_reaches_each_client_once(fleet):
+    for server in fleet.servers:
+        for number in range(5):
+            server.do("emit", "news", {"number": number, "text": "ü😀"})
+        for report in fleet.crowd.until(server):
+            assert report["heard"] == [["news", {"number": number, "text": "ü😀"}] for number in range(5)]
+
+
+def test_a_broadcast_from_outside_reaches_each_client_once(fleet):
+    assert fleet.outside(NUMBERED, 20).wait(LIMIT) == 0
+    fleet.crowd.tell("heard", 20)
+    for report in fleet.crowd.until(fleet.servers[0]):
+        assert report["heard"] == [["outside", number] for number in range(20)]
+
+
+def test_a_room_spans_the_processes(fleet):
+    for server in fleet.servers:
+        server.do("emit", "news", 1, to="polling")
+        server.do("emit", "news", 2, to=["polling", "websocket"])
+        for report in fleet.crowd.until(server):
+            assert report["heard"] == ([["news", 1]] if report["transport"] == "polling" else []) + [["news", 2]]
+
+
+def ticks(report, event):
+    return [values[0] for name, *values in report["heard"] if name == event]
+
+
+def test_clients_of_a_process_that_died_come_back_and_the_others_notice_nothing(fleet):
+    # One of the servers is gone after this test.
+    crowd, (killed, emitter, other) = fleet.crowd, fleet.servers
+    before = crowd.until(killed)
+    homes = [fleet.home(report) for report in before]
+    emitter.do("pump", "tick", 0, TICKS, RATE)
+    outside = fleet.outside(PACED, TICKS)
+    crowd.tell("heard", TICKS // 4)
+    kill(killed)
+    assert outside.wait(LIMIT) == 0
+    wait_until(lambda: ["pumped", "tick"] in emitter.do("answers"), what="the last event")
+    fleet.all_there()
+    reports = crowd.until(emitter)
+    other.do("emit", "news", "after")
+    assert all(report["heard"] == [["news", "after"]] for report in crowd.until(other))
+
+    assert 0 < homes.count(0) < CLIENTS / 2
+    for home, earlier, report in zip(homes, before, reports, strict=True):
+        for event in ("tick", "outside"):
+            numbers = ticks(report, event)
+            if home == 0:
+                assert report["disconnects"] == earlier["disconnects"] + 1
+                assert numbers == sorted(set(numbers))
+            else:
+                assert report["disconnects"] == earlier["disconnects"]
+                assert numbers == list(range(TICKS))
+
+
+def test_a_rolling_restart_of_the_two_that_are_left(fleet):
+    crowd, places = fleet.crowd, (1, 2)
+    fleet.all_there()
+    before = crowd.until(fleet.servers[1])
+    outside = fleet.outside(PACED, TICKS)
+    crowd.tell("heard", TICKS // 10)
+    for number in places:
+        fleet.restart(number)
+        fleet.all_there()
+    assert outside.wait(LIMIT) == 0
+    for earlier, report in zip(before, crowd.until(fleet.servers[1]), strict=True):
+        numbers = ticks(report, "outside")
+        # nginx leads requests back to a process that is back, so those who poll have to connect once more.
+        most = len(places) * (2 if report["transport"] == "polling" else 1)
+        assert report["disconnects"] - earlier["disconnects"] <= most
+        assert numbers == sorted(set(numbers))
+        # What was emitted while it was on its way is not for it; it was not away for long.
+        assert len(numbers) > TICKS * 0.4
