@@ -2,14 +2,18 @@
 
 Everything a newcomer needs is in four files: this one makes the app, ``chat.py`` holds the event handlers,
 ``lobby.py`` knows who is where, and ``static/chat.js`` is the page's side.
+
+Beside the chat there is a page for long tasks: ``darkroom.py`` has its events, ``workshop.py`` and ``worker.py`` do
+the work, without and with Celery, and ``static/darkroom.js`` shows how it goes.
 """
 
-import os
 from pathlib import Path
 
 from flask import Flask, Response, render_template, send_from_directory
 
 from .chat import MAX_FILE_BYTES, MAX_NAME, ROOMS, socketio
+from .darkroom import init_darkroom
+from .settings import MESSAGE_QUEUE, MESSAGE_QUEUE_SECRET, TRUSTED_PROXIES
 
 __all__ = ["MissingBundle", "create_app", "socketio"]
 
@@ -35,8 +39,11 @@ def create_app() -> Flask:
         raise MissingBundle("socket.io-client is missing, install it with: npm ci --prefix example_app")
 
     app = Flask(__name__)
-    # How many proxies stand in front, whose word on the public scheme and host is taken.
-    socketio.init_app(app, trusted_proxies=int(os.environ.get("TRUSTED_PROXIES", "0")))
+    options = {"trusted_proxies": TRUSTED_PROXIES}
+    if MESSAGE_QUEUE:
+        options |= {"message_queue": MESSAGE_QUEUE, "message_queue_secret": MESSAGE_QUEUE_SECRET}
+    socketio.init_app(app, **options)
+    init_darkroom(app, socketio)
 
     @app.get("/")
     def index() -> str:
