@@ -117,11 +117,11 @@ class Client(asyncio.Protocol):
 
 
 @contextlib.asynccontextmanager
-async def serve(module):
+async def serve(module, *arguments):
     """Run a server in its own process and yield its port; it is stopped afterwards."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    process = _start(module, port)
+    process = _start(module, port, *arguments)
     try:
         await _listening(port, process)
         yield port
@@ -134,8 +134,8 @@ async def serve(module):
             process.wait()
 
 
-def _start(module, port):
-    return subprocess.Popen([sys.executable, str(SERVER), module, str(port)], stdout=subprocess.DEVNULL)
+def _start(module, port, *arguments):
+    return subprocess.Popen([sys.executable, str(SERVER), module, str(port), *arguments], stdout=subprocess.DEVNULL)
 
 
 async def _listening(port, process):

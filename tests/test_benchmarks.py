@@ -1,6 +1,7 @@
 """The benchmarks run, save what they saw, and draw it."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -32,3 +33,12 @@ def test_the_benchmarks_and_their_plot(tmp_path):
     drawn = ElementTree.parse(tmp_path / "result.svg")
     texts = [element.text for element in drawn.iter("{http://www.w3.org/2000/svg}text")]
     assert texts.count("flask_realtime") == 2 and any(text.startswith("echo: ") for text in texts)
+
+
+@pytest.mark.services
+def test_the_benchmark_of_message_queues():
+    if not shutil.which("redis-server"):
+        pytest.skip("needs redis-server (Debian: apt-get install redis-server)")
+    pytest.importorskip("redis", reason="needs flask_realtime[redis]")
+    printed = run("unwanted", "flask_realtime", "--rounds", 1, "--count", 300, "--rate", 1000)
+    assert "median   flask_realtime" in printed and "µs CPU/message" in printed
