@@ -1,3 +1,5 @@
+import os
+
 import pytest
 from hypothesis import settings
 
@@ -28,3 +30,17 @@ def pytest_xdist_make_scheduler(config, log):
             return path if kind is None or path.endswith("test_gunicorn.py") else kind
 
     return ByServer(config, log)
+
+
+def pytest_sessionfinish():
+    """Keep what coverage has counted in a process of ``--numprocesses``, which ends without a farewell."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return
+    try:
+        from coverage import Coverage
+    except ImportError:  # not needed to run tests
+        return
+    counted = Coverage.current()
+    if counted is not None:
+        counted.stop()
+        counted.save()

@@ -1,6 +1,7 @@
 """Three processes behind nginx on one Redis, with 200 clients of the official kind."""
 
 import contextlib
+import itertools
 import json
 import os
 import shutil
@@ -182,9 +183,9 @@ def test_a_rolling_restart_of_the_two_that_are_left(fleet):
     assert outside.wait(LIMIT) == 0
     for earlier, report in zip(before, crowd.until(fleet.servers[1]), strict=True):
         numbers = ticks(report, "outside")
-        # nginx leads requests back to a process that is back, so those who poll have to connect once more.
-        most = len(places) * (2 if report["transport"] == "polling" else 1)
-        assert report["disconnects"] - earlier["disconnects"] <= most
+        away = report["disconnects"] - earlier["disconnects"]
+        # nginx leads requests to a process that is back or just ends, so those who poll may have to connect more often.
+        assert away <= len(places) or report["transport"] == "polling"
         assert numbers == sorted(set(numbers))
-        # What was emitted while it was on its way is not for it; it was not away for long.
-        assert len(numbers) > TICKS * 0.4
+        # Nothing is missing but what was emitted while it was on its way.
+        assert sum(two > one + 1 for one, two in itertools.pairwise([-1, *numbers, TICKS])) <= away

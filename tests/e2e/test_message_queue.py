@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -377,6 +378,8 @@ def stopped(server):
     process = server.get_json("/process")
     os.kill(process, signal.SIGSTOP)
     try:
+        threads = Path(f"/proc/{process}/task")
+        wait_until(lambda: all(") T " in (thread / "stat").read_text() for thread in threads.iterdir()))
         yield
     finally:
         os.kill(process, signal.SIGCONT)
