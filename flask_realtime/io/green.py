@@ -187,9 +187,17 @@ class Crew:
                 self.lead(*self._work.popleft())
 
     def watch(self, inbox: Inbox, held_up: Callable[[], object]) -> None:
-        """Call ``held_up`` whenever nothing of an inbox was started for a while, until it is empty."""
+        """Call ``held_up`` whenever nothing of an inbox was started for a while, until it is empty. Any thread."""
+        hub = self.hub
+        assert hub is not None
+        if self._kernel.ident() != hub.home:
+            hub.call_soon(self._watch, (inbox, held_up))
+        else:
+            self._watch((inbox, held_up))
+
+    def _watch(self, look: Look) -> None:
         assert self.hub is not None
-        self._inboxes.append((inbox, held_up))
+        self._inboxes.append(look)
         if not self._ticking:
             self._ticking = True
             self.hub.call_later(PATIENCE, self._tick)

@@ -10,6 +10,7 @@ from doubles import client_frame
 from green_home import LIBRARIES, Home, kernel_of
 
 from flask_realtime.io.connection import Connection
+from flask_realtime.io.threads import Inbox
 from flask_realtime.protocol.engineio.frame import Frame
 from flask_realtime.protocol.websocket.reader import Reader
 from flask_realtime.typing import Habit
@@ -346,3 +347,21 @@ def test_stop_from_another_thread(home):
     ended = []
     home.runtime.at_home(lambda: ended.append(home.kernel.ident()), LIMIT)
     assert ended == [home.runtime.hub.home]
+
+
+def test_other_threads_leave_to_the_loop_what_is_to_be_looked_after(home):
+    """Were it added while the loop is about to look after nothing any more, it would be forgotten."""
+    runtime = home().runtime
+    held, free, looked = threading.Event(), threading.Event(), threading.Event()
+
+    class Looked(Inbox):
+        def is_done(self):
+            looked.set()
+            return True
+
+    runtime.hub.call_soon(lambda: (held.set(), free.wait(LIMIT)))
+    assert held.wait(LIMIT)
+    runtime.pool.watch(Looked(threading.Lock()), print)
+    assert not runtime.pool._inboxes
+    free.set()
+    assert looked.wait(LIMIT)
