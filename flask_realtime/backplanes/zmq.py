@@ -8,6 +8,7 @@ type by the way that all messages take, and is subscribed when it comes back.
 from __future__ import annotations
 
 import json
+import os
 import re
 import time
 import uuid
@@ -159,7 +160,7 @@ class Push:
     """
 
     def __init__(self, address: str, wires: Wires) -> None:
-        self._wires = wires
+        self._wires, self._pid = wires, os.getpid()
         self._context: Any = zmq.Context()
         self._socket = self._context.socket(zmq.PUSH)
         self._socket.setsockopt(zmq.SNDHWM, WAITING)
@@ -197,6 +198,8 @@ class Push:
 
     def close(self) -> None:
         """Close. What is on its way still has a moment."""
+        if self._pid != os.getpid():
+            return  # a copy that came with a fork: its threads didn't, and would be waited for
         self._socket.disable_monitor()
         self._monitor.close(linger=0)
         self._socket.close(linger=100)
