@@ -88,7 +88,8 @@ const scenarios = {
     for (const [place, depth] of [['Lightning', 2], ['Lightning', 4], ['Pinwheel', 3]]) {
       tasks.push(await order(ada, place, depth));
     }
-    assert.equal(await ada.getByRole('progressbar').count(), 3);
+    // Not their bars: a busy machine may be done with the first one before the last one is ordered.
+    assert.equal(await ada.locator('.task').count(), 3);
     for (const task of tasks) await isSeen(ada, task);
     await tasks[1].row.getByRole('button', { name: 'Remove' }).click();
     await ada.reload();
