@@ -14,7 +14,7 @@ from . import socketio as face
 from .context import Contexts, with_sid
 from .engineio import RUNTIME_OPTIONS, Reason, warn
 from .errors import ConfigurationError
-from .managers import PubSubManager, for_url
+from .managers import ASKING, PubSubManager, for_url
 from .namespace import Namespace
 from .protocol.engineio.options import NAMES, split
 from .protocol.socketio.client import Client
@@ -394,21 +394,21 @@ class SocketIO:
         """
         self.reach.disconnect(sid, namespace or "/")
 
-    def rooms(self, sid: str, namespace: str | None = None, timeout: float | None = 5) -> list[Any]:
+    def rooms(self, sid: str, namespace: str | None = None, timeout: float | None = ASKING) -> list[Any]:
         """Return the rooms of a client; see `flask_realtime.socketio.Server.rooms`.
 
         .. versionadded:: 0.1.0
         """
         return self.serving.rooms(sid, namespace, timeout)
 
-    def participants(self, room: Any = None, namespace: str | None = None, timeout: float | None = 5) -> list[str]:
+    def participants(self, room: Any = None, namespace: str | None = None, timeout: float | None = ASKING) -> list[str]:
         """Return the sids of the clients in a room; see `flask_realtime.socketio.Server.participants`.
 
         .. versionadded:: 0.1.0
         """
         return self.serving.participants(room, namespace, timeout)
 
-    def count(self, room: Any = None, namespace: str | None = None, timeout: float | None = 5) -> int:
+    def count(self, room: Any = None, namespace: str | None = None, timeout: float | None = ASKING) -> int:
         """Return how many clients are in a room; see `flask_realtime.socketio.Server.count`.
 
         .. versionadded:: 0.1.0

@@ -200,16 +200,11 @@ class Bus:
                 if tries:
                     self._gather(plane)
                 plane.publish(batch)
-            except BackplaneError as error:
+            except Exception as error:  # also a driver's own; it must not end the thread
                 self._fails(0, error)
                 tries += 1
                 if self._over() and tries > 1:
                     break
-                self._pause(tries)
-                continue
-            except Exception as error:  # of a driver; it must not end the thread
-                self._fails(0, error)
-                tries += 1
                 self._pause(tries)
                 continue
             self.published += len(batch)
@@ -271,9 +266,7 @@ class Bus:
                     if self._over():
                         return
                 error: Exception = BackplaneError("the subscription has ended")
-            except BackplaneError as raised:
-                error = raised
-            except Exception as raised:  # of a driver; it must not end the thread
+            except Exception as raised:  # also a driver's own; it must not end the thread
                 error = raised
             self.subscribed = False
             if self._over():
