@@ -59,13 +59,14 @@ class Sender:
     Attributes:
         number: Of its last message.
         heard: When that was.
+        beat: When its last sign of life was signed.
         member: Whether it has clients.
     """
 
-    __slots__ = ("heard", "member", "number")
+    __slots__ = ("beat", "heard", "member", "number")
 
     def __init__(self, number: int, heard: float) -> None:
-        self.number, self.heard, self.member = number, heard, False
+        self.number, self.heard, self.beat, self.member = number, heard, 0.0, False
 
 
 class Query:
@@ -111,7 +112,8 @@ class Cluster:
         host_id: Of this process.
         lost: Messages of others that never came.
         refused: Messages that were none, or that weren't signed as they should be.
-        repeated: Messages that came again.
+        repeated: Messages that came again; with a seal, also those of before this process listened, from somebody whom
+            it hasn't heard: who says them may well say them again.
         unwanted: Emits for which nobody was here.
     """
 
@@ -151,6 +153,7 @@ class Cluster:
         self._ids = 0
         self._beat_at = 0.0
         self._here = False
+        self._since = 0.0  # the time of day at which listening began, when messages are signed
 
     # Sending.
 
@@ -295,6 +298,8 @@ class Cluster:
             for sender in self._senders.values():  # nobody could be heard
                 sender.heard = now
         self._beat_at = now + BEAT_INTERVAL
+        if self._seal is not None and not self._here:
+            self._since = self._seal.now()
         self._here = True
         self._send(HELLO)
 
@@ -368,8 +373,9 @@ class Cluster:
             self.logger.exception("a message on the channel %r could not be handled", self._channel)
 
     def _receive(self, data: bytes) -> None:
+        signed = 0.0
         if self._seal is not None:
-            data = self._seal.open(data)
+            data, signed = self._seal.open(data)
         head = envelope.head(data)
         method = head["method"]
         sender = head.get("from", head.get("host_id"))
@@ -380,7 +386,7 @@ class Cluster:
                 self._on_callback(head)
             return
         number = head.get("n")
-        if number is not None and not self._is_new(sender, number, method):
+        if number is not None and not self._is_new(sender, number, method, signed):
             return
         if method == EMIT:
             self._on_emit(head, data)
@@ -389,13 +395,16 @@ class Cluster:
             if action is not None:
                 action(head)
 
-    def _is_new(self, host: Any, number: Any, method: str) -> bool:
+    def _is_new(self, host: Any, number: Any, method: str, signed: float) -> bool:
         """Whether a sender's message comes for the first time; counts those that are missing before it."""
         if not isinstance(host, str) or type(number) is not int:
             raise RemoteProtocolError("expected a sender and a number")
         now = self._now()
         with self._lock:
             sender = self._senders.get(host)
+            if signed and (signed < self._since if sender is None else method == BEAT and signed <= sender.beat):
+                self.repeated.one()
+                return False
             if sender is None:
                 if len(self._senders) >= MOST_SENDERS:
                     del self._senders[min(self._senders, key=lambda one: self._senders[one].heard)]
@@ -406,6 +415,8 @@ class Cluster:
                 sender.number, sender.heard = max(number, sender.number), now
             if method in (HELLO, BEAT):
                 sender.member = True
+            if method == BEAT:
+                sender.beat = signed
         if missing > 0:
             self.lost.add(missing)
             self._complain(

@@ -179,8 +179,12 @@ class Seal:
         rest = b'"time":%.3f,' % self._clock() + data[1:]
         return b'%b%b",%b' % (_SIGNED, self._digest(rest), rest)
 
-    def open(self, data: bytes) -> bytes:
-        """Return a message without its signature.
+    def now(self) -> float:
+        """Return the time of day in seconds, as it is signed."""
+        return round(self._clock(), 3)
+
+    def open(self, data: bytes) -> tuple[bytes, float]:
+        """Return a message without its signature, and when it was signed.
 
         Raises:
             RemoteProtocolError: It has none, or a wrong one, or is too old.
@@ -193,6 +197,7 @@ class Seal:
         if not hmac.compare_digest(self._digest(rest), data[start:end]):
             raise RemoteProtocolError("expected a signature made with our secret")
         comma = rest.index(b",")
-        if abs(self._clock() - float(rest[len(b'"time":') : comma])) > WINDOW:
+        signed = float(rest[len(b'"time":') : comma])
+        if abs(self._clock() - signed) > WINDOW:
             raise RemoteProtocolError(f"expected a message of the last {WINDOW} seconds; do the clocks agree?")
-        return b"{" + rest[comma + 1 :]
+        return b"{" + rest[comma + 1 :], signed

@@ -682,6 +682,38 @@ def test_a_message_that_was_kept_and_is_sent_again_is_refused_however_late():
     assert disconnects == []
 
 
+def test_a_newcomer_obeys_nothing_that_was_signed_before_it_came():
+    fleet = Fleet(secret="s")
+    one, _ = fleet.pair()
+    one.cluster.emit("x", ["before"], "/")
+    fleet.deliver()
+    (kept,) = fleet.messages
+    fleet.now += 1
+    three = fleet.add()
+    there = three.join()
+    three.cluster.subscribed()
+    fleet.members.remove(one)  # or the newcomer hears it first
+    for _ in range(2):
+        three.cluster.receive(kept)
+    assert (there.events(), three.cluster.repeated.value, three.cluster.refused.value) == ([], 2, 0)
+    one.cluster.emit("x", ["after"], "/")
+    fleet.deliver()
+    assert there.events() == [["x", "after"]]
+    assert three.cluster.lost.value == 0
+
+
+def test_a_sign_of_life_that_is_sent_again_brings_nobody_back():
+    fleet = Fleet(secret="s")
+    one, two = fleet.pair()
+    fleet.advance(BEAT_INTERVAL + 1)
+    (beat,) = [data for data in fleet.messages if b'"beat"' in data and one.cluster.host_id.encode() in data]
+    one.cluster.end()
+    fleet.members.remove(one)
+    fleet.deliver()
+    two.cluster.receive(beat)
+    assert (two.cluster.members, two.cluster.repeated.value) == ([], 1)
+
+
 def test_an_event_is_what_core_sends(fleet):
     one, two = fleet.pair()
     there = two.join()

@@ -162,8 +162,8 @@ def test_a_signed_message_is_json_that_others_read_too():
     seal, data = Seal("secret", Clock()), emit("x", [1])
     signed = seal.sign(data)
     assert {**json.loads(signed), "signature": 0, "time": 0} == {**json.loads(data), "signature": 0, "time": 0}
-    assert seal.open(signed) == data
-    assert Seal(b"secret", Clock()).open(signed) == data
+    assert seal.open(signed) == (data, seal.now())
+    assert Seal(b"secret", Clock()).open(signed) == (data, seal.now())
 
 
 def test_each_byte_is_signed():
@@ -192,8 +192,9 @@ def test_a_signature_is_good_for_some_minutes(seconds):
     clock = Clock()
     seal = Seal("secret", clock)
     signed = seal.sign(emit())
+    when = seal.now()
     clock.now += 0.9 * seconds
-    assert seal.open(signed) == emit()
+    assert seal.open(signed) == (emit(), when)
     clock.now += 0.2 * seconds
     with pytest.raises(RemoteProtocolError, match="clocks"):
         seal.open(signed)
