@@ -37,6 +37,9 @@ STALE = 60.0
 FASTEST, SLOWEST = 0.1, 2.0
 """Seconds from one try to the next, at first and at most; a bit less or more, so that not all come at once."""
 
+EAGER, EAGERLY = 15.0, 0.4
+"""Most brokers that go are back at once: seconds of an outage in which tries are closer, and how far apart at most."""
+
 GATHERING = 3.0
 """Seconds that messages wait, when the broker is back, for other listeners to be back too."""
 
@@ -205,7 +208,7 @@ class Bus:
                 tries += 1
                 if self._over() and tries > 1:
                     break
-                self._pause(tries)
+                self._pause(0, tries)
                 continue
             self.published += len(batch)
             if tries:
@@ -273,7 +276,7 @@ class Bus:
                 return
             self._fails(1, error)
             tries += 1
-            self._pause(tries)
+            self._pause(1, tries)
 
     # Outages.
 
@@ -294,10 +297,9 @@ class Bus:
                 "%s is back after %.1f s; %d messages waited", self.url, time.monotonic() - since, self.waiting
             )
 
-    def _pause(self, tries: int) -> None:
+    def _pause(self, which: int, tries: int) -> None:
         if not self._over():
-            seconds = min(SLOWEST, FASTEST * 2 ** min(tries - 1, 10))
-            time.sleep(seconds * _dice.uniform(0.75, 1.0))
+            time.sleep(pause(tries, time.monotonic() - self._outage[which]))
 
     # The end.
 
@@ -327,6 +329,12 @@ class Bus:
             logger.error("%d messages for %s were not sent", self.waiting, self.url)
         self._pid = -1
         return sent
+
+
+def pause(tries: int, seconds: float) -> float:
+    """Return how long to wait for the next try, after so many of them in an outage of so many seconds."""
+    slowest = EAGERLY if seconds < EAGER else SLOWEST
+    return min(slowest, FASTEST * 2.0 ** min(tries - 1, 10)) * _dice.uniform(0.75, 1.0)
 
 
 def _free(reference: weakref.ref[Bus]) -> None:

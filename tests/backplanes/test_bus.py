@@ -182,6 +182,18 @@ def test_it_begins_once(make, broker):
     assert len(broker.queues) == 1
 
 
+@pytest.mark.parametrize(
+    ("tries", "seconds", "most"),
+    [(1, 0, 0.1), (2, 0.1, 0.2), (3, 0.3, 0.4), (30, 14.9, 0.4), (30, 15, 2), (10**6, 9e9, 2)],
+)
+def test_tries_are_closer_while_the_broker_may_be_back_soon(monkeypatch, tries, seconds, most):
+    monkeypatch.setattr(module, "FASTEST", 0.1)
+    monkeypatch.setattr(module, "SLOWEST", 2.0)
+    pauses = [module.pause(tries, seconds) for _ in range(100)]
+    assert all(0.7 * most < pause <= most for pause in pauses)
+    assert len(set(pauses)) > 1
+
+
 def test_what_is_published_while_the_broker_is_away_is_sent_when_it_is_back(make, broker, caplog):
     bus = make()
     bus.start()
