@@ -59,6 +59,7 @@ class SocketIO:
         self.namespace_handlers: list[Namespace] = []
         self.exception_handlers: dict[str, Callable[[BaseException], Any]] = {}
         self.default_exception_handler: Callable[[BaseException], Any] | None = None
+        self.queue_gap_handler: Callable[[int], Any] | None = None
         self._manage_session = bool(kwargs.get("manage_session", True))
         self._contexts: Contexts | None = None
         self._options = kwargs
@@ -104,6 +105,8 @@ class SocketIO:
         self.server = face.Server(
             json=json, _invoke=self._contexts.invoke, _default=default, _adapt=with_sid, **options
         )
+        if self.queue_gap_handler is not None:
+            self.server.on_queue_gap(self._queue_gap)
         for event, handler, namespace in self.handlers:
             self.core.handlers.add(event, handler, namespace)
         for instance in self.namespace_handlers:
@@ -247,6 +250,24 @@ class SocketIO:
             raise ValueError(f"exception_handler must be callable, got {exception_handler!r}")
         self.default_exception_handler = exception_handler
         return exception_handler
+
+    def on_queue_gap(self, handler: Callable[[int], Any]) -> Callable[[int], Any]:
+        """Register who is told when messages of other processes were missed; used without parentheses.
+
+        Args:
+            handler: As of `flask_realtime.socketio.Server.on_queue_gap`; it runs in an application context.
+        """
+        if not callable(handler):
+            raise ValueError(f"handler must be callable, got {handler!r}")
+        self.queue_gap_handler = handler
+        if self.server is not None:
+            self.server.on_queue_gap(self._queue_gap)
+        return handler
+
+    def _queue_gap(self, missing: int) -> None:
+        assert self._contexts is not None and self.queue_gap_handler is not None
+        with self._contexts.app.app_context():
+            self.queue_gap_handler(missing)
 
     def _error_handler(self, namespace: str) -> Callable[[BaseException], Any] | None:
         return self.exception_handlers.get(namespace, self.default_exception_handler)

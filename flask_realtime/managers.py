@@ -39,6 +39,7 @@ class Manager:
 
     def __init__(self) -> None:
         self._server: Server | None = None
+        self._on_gap: Callable[[int], object] | None = None
 
     def set_server(self, server: Server) -> None:
         """Belong to a server; it calls this itself."""
@@ -143,6 +144,10 @@ class Manager:
         """Return what each process knows; see `flask_realtime.protocol.socketio.cluster.Cluster.ask`."""
         return [know(self.core, what, namespace, subject)]
 
+    def on_queue_gap(self, handler: Callable[[int], object]) -> None:
+        """Register who is told when messages were missed; see `flask_realtime.socketio.Server.on_queue_gap`."""
+        self._on_gap = handler
+
     def end(self) -> None:
         """The server has stopped."""
 
@@ -204,6 +209,7 @@ class PubSubManager(Manager):
         cluster = Cluster(
             core, self._bus, codec, self.logger, self.channel, time.monotonic, native.lock, wake, self._seal
         )
+        cluster.on_gap = self._on_gap
         self._bus.listener = cluster
         self._bus.others = lambda: len(cluster.members)
         return cluster
@@ -277,6 +283,9 @@ class PubSubManager(Manager):
                 own + query.results,
             )
         return own + query.results
+
+    def on_queue_gap(self, handler: Callable[[int], object]) -> None:
+        self._on_gap = self._cluster.on_gap = handler
 
     def end(self) -> None:
         if self._bus.running:

@@ -252,6 +252,20 @@ class Server:
         namespace_handler._set_server(self)
         self.core.handlers.add_target(namespace_handler, namespace_handler.namespace)
 
+    def on_queue_gap(self, handler: Callable[[int], Any]) -> Callable[[int], Any]:
+        """Register who is told when messages of other processes were missed; a decorator, without parentheses.
+
+        Without a message queue nobody ever is.
+
+        Args:
+            handler: Called with their number, as often as some are missing. It is 0 when the process could hear
+                nothing for a while and the broker keeps nothing, so that nobody knows. What it has to do with the
+                clients of this process (their pages may have to load anew what they show) is up to the application:
+                ``emit(..., ignore_queue=True)``.
+        """
+        self.manager.on_queue_gap(handler)
+        return handler
+
     # Emitting.
 
     def emit(

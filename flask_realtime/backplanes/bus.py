@@ -62,8 +62,12 @@ class Listener(Protocol):
     def begin(self) -> None:
         """The bus begins, in a process that it wasn't in."""
 
-    def subscribed(self) -> None:
-        """What is published from now on comes."""
+    def subscribed(self, deaf: bool) -> None:
+        """What is published from now on comes.
+
+        Args:
+            deaf: Whether what was published for a while before hasn't come, and won't.
+        """
 
     def receive(self, data: bytes) -> None:
         """A message."""
@@ -250,6 +254,7 @@ class Bus:
         plane, listener, pid = self._plane, self.listener, self._pid
         assert plane is not None and listener is not None
         tries = 0
+        before = False
         while not self._over() and self._pid == pid:
             try:
                 tick_at = time.monotonic() + 1
@@ -261,7 +266,8 @@ class Bus:
                         self._works(1)
                         tries = 0
                         self.subscribed = True
-                        listener.subscribed()
+                        listener.subscribed(before and not plane.keeps)
+                        before = True
                     now = time.monotonic()
                     if now >= tick_at:
                         tick_at = now + 1

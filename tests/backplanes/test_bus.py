@@ -88,8 +88,8 @@ class Ear:
     def begin(self):
         self.told.put("begin")
 
-    def subscribed(self):
-        self.told.put("subscribed")
+    def subscribed(self, deaf):
+        self.told.put("subscribed after it was deaf" if deaf else "subscribed")
 
     def receive(self, data):
         self.heard.put(data)
@@ -206,7 +206,7 @@ def test_what_is_published_while_the_broker_is_away_is_sent_when_it_is_back(make
     broker.down = False
     assert [bus.listener.heard.get(timeout=LIMIT) for _ in range(1000)] == [b"%d" % number for number in range(1000)]
     assert bus.flush(LIMIT)
-    told(bus, "subscribed")
+    told(bus, "subscribed after it was deaf")
     bus.stop(LIMIT)
     assert bus.reconnects == 1
     assert not bus.down
@@ -226,9 +226,11 @@ def test_nothing_is_sent_before_the_others_listen_again(make, broker, monkeypatc
     broker.down = True
     bus.publish(b"x")
     assert not bus.flush(0.02)
+    while bus.subscribed:
+        time.sleep(0.001)
     broker.count = 2
     broker.down = False
-    told(bus, "subscribed")
+    told(bus, "subscribed after it was deaf")
     assert broker.messages == []
     broker.count = 3
     assert bus.flush(LIMIT)
@@ -310,11 +312,23 @@ def test_a_subscription_that_just_ends_is_made_again(make, broker):
     bus.start()
     told(bus, "subscribed")
     broker.listen = listen
-    told(bus, "subscribed")
+    told(bus, "subscribed after it was deaf")
     while not broker.queues:
         time.sleep(0.001)
     bus.publish(b"x")
     assert bus.listener.heard.get(timeout=LIMIT) == b"x"
+
+
+def test_behind_a_broker_that_keeps_what_is_missed_nobody_was_deaf(make, broker):
+    broker.keeps = True
+    bus = make()
+    bus.start()
+    told(bus, "subscribed")
+    broker.down = True
+    while bus.subscribed:
+        time.sleep(0.001)
+    broker.down = False
+    told(bus, "subscribed")
 
 
 def test_the_end_sends_what_waits(make, broker):

@@ -29,7 +29,7 @@ import sys
 import threading
 import time
 
-from flask import Flask, g, jsonify, request, send_file, session
+from flask import Flask, current_app, g, jsonify, request, send_file, session
 
 from flask_realtime import (
     ConnectionRefusedError,
@@ -503,6 +503,11 @@ def shut():
 
 
 # What another process is told to do, see Server.do.
+
+
+@socketio.on_queue_gap
+def gap(missing):
+    answers.append(["gap", missing, current_app.name])
 
 
 def pump(event, first, count, rate):

@@ -82,6 +82,11 @@ def queue(server):
     return server.do("stats")["queue"]
 
 
+def gaps(server):
+    """Return what the program was told of messages that are missing."""
+    return [values[0] for name, *values in server.do("answers") if name == "gap"]
+
+
 def told(server, text):
     """Return the lines of a log that have a text."""
     return [line for line in server.log.read_text().splitlines() if text in line]
@@ -192,6 +197,9 @@ def test_a_broker_that_is_killed_in_the_midst_of_a_broadcast(outage, tmp_path):
             for event in ("inside", "outside"):
                 client.wait(lambda client=client, event=event: client.last(event), f"the last event from {event}", 60)
         counted = [queue(server) for server in servers]
+        for server in servers:
+            wait_until(lambda server=server: sum(gaps(server)) == queue(server)["lost"], what="news of what is missing")
+            assert gaps(server).count(0) == (outage.name not in LOSES_NOTHING)
     figures = {
         "a process to its own clients": here.figures("inside"),
         "a process to another's clients": there.figures("inside"),

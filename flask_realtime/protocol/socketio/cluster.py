@@ -110,6 +110,8 @@ class Cluster:
 
     Attributes:
         host_id: Of this process.
+        on_gap: Called, as a handler is, with the number of messages of another process that never came; with 0 when
+            nothing could come for a while, so that nobody knows.
         lost: Messages of others that never came.
         refused: Messages that were none, or that weren't signed as they should be.
         repeated: Messages that came again; with a seal, also those of before this process listened, from somebody whom
@@ -139,6 +141,7 @@ class Cluster:
             **{QUERY: self._on_query, ANSWER: self._on_answer},
         }
         self._desk = _Desk()
+        self.on_gap: Callable[[int], object] | None = None
         self.begin()
 
     def begin(self) -> None:
@@ -291,8 +294,12 @@ class Cluster:
         with self._lock:
             return [host for host, sender in self._senders.items() if sender.member and sender.heard >= since]
 
-    def subscribed(self) -> None:
-        """What others say is heard from now on: say that we are there. Also when the bus has come back."""
+    def subscribed(self, deaf: bool = False) -> None:
+        """What others say is heard from now on: say that we are there. Also when the bus has come back.
+
+        Args:
+            deaf: Whether something may have been missed for ever.
+        """
         now = self._now()
         with self._lock:
             for sender in self._senders.values():  # nobody could be heard
@@ -302,6 +309,8 @@ class Cluster:
             self._since = self._seal.now()
         self._here = True
         self._send(HELLO)
+        if deaf:
+            self._tell_gap(0)
 
     def tick(self) -> None:
         """Give a sign of life when it is time. To be called about once a second while subscribed."""
@@ -426,9 +435,20 @@ class Cluster:
                 host,
                 self._channel,
             )
+            self._tell_gap(missing)
         if not new and method != BEAT:
             self.repeated.one()
         return new or method == BEAT
+
+    def _tell_gap(self, missing: int) -> None:
+        core = self.core
+        if core is not None and self.on_gap is not None:
+            core.runtime.run(self._desk, core.counters.handlers.run, (self.on_gap, missing), self._told_gap, None)
+
+    def _told_gap(self, token: Any, result: Any, error: BaseException | None) -> None:
+        if error is not None and self.core is not None:
+            self.core.counters.handlers.errors.one()
+            self.logger.error("the handler of a gap in the message queue failed", exc_info=error)
 
     def _on_emit(self, head: dict[str, Any], data: bytes) -> None:
         core = self.core

@@ -453,6 +453,34 @@ def test_what_is_missing_is_counted_and_told(fleet, caplog):
     assert "2 messages of the process" in caplog.text
 
 
+def test_whoever_wants_to_know_is_told_what_is_missing(fleet):
+    one, two = fleet.pair()
+    told = []
+    two.cluster.on_gap = told.append
+    for number in range(10):
+        one.cluster.emit("x", [number], "/")
+    fleet.deliver(drop=lambda data: b"[3]" in data or b"[4]" in data or b"[8]" in data)
+    assert told == [2, 1]
+    two.cluster.subscribed()
+    assert told == [2, 1]
+    two.cluster.subscribed(True)
+    assert told == [2, 1, 0]
+
+
+def test_an_error_of_whoever_is_told_of_a_gap_is_logged(fleet, caplog):
+    two = fleet.pair()[1]
+    two.cluster.on_gap = lambda missing: 1 / missing
+    two.cluster.subscribed(True)
+    assert "ZeroDivisionError" in caplog.text
+    assert two.party.core.counters.handlers.errors.value == 1
+
+
+def test_a_process_without_clients_tells_nobody_of_gaps(fleet):
+    one = fleet.add(party=False)
+    one.cluster.on_gap = lambda missing: 1 / missing
+    one.cluster.subscribed(True)
+
+
 def test_a_loss_at_the_end_shows_at_the_next_sign_of_life(fleet):
     one, two = fleet.pair()
     one.cluster.emit("x", [], "/")
