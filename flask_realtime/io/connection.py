@@ -297,20 +297,24 @@ class Connection:
             hub, left = self._hub, self._left
             leader = hub.leader
             hub.reading = self
+            # Whoever handles a message is the only one that has it: it may be large.
             if len(messages) == 1:
                 if not self._closing:
-                    self._on_message(messages[0])
+                    self._on_message(messages.pop())
                 if hub.leader != leader:
                     return False
             else:
                 self._corked = True
                 left.extend(messages)
+                messages.clear()
+                turn = len(left) - _TURN
                 while left:
-                    if len(messages) - len(left) == _TURN:
+                    if len(left) == turn:
                         hub.reading = None
-                    message = left.popleft()
-                    if not self._closing:
-                        self._on_message(message)
+                    if self._closing:
+                        left.popleft()
+                    else:
+                        self._on_message(left.popleft())
                     if hub.leader != leader:
                         return False
                 self._uncork()
@@ -326,9 +330,10 @@ class Connection:
         leader = hub.leader
         hub.reading = self
         while left and self._sock is not None:
-            message = left.popleft()
-            if not self._closing:
-                self._on_message(message)
+            if self._closing:
+                left.popleft()
+            else:
+                self._on_message(left.popleft())
             if hub.leader != leader:
                 return
         hub.reading = None

@@ -14,6 +14,7 @@ from .test_bad_input import Healthy, damage
 from .wires import Wire, frame, memory, open_session, request, reset_peak, text
 
 ALLOWED = 2 * MAX + 4_000_000  # bytes of growth for each connection that attacks
+KEPT = 2_000_000  # of what one thread has freed, malloc keeps for that thread; several threads take turns in reading
 PIECE = bytes(65_536)
 AGAIN = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
@@ -223,7 +224,8 @@ def test_a_connection_costs_no_more_than_it_may(server, row, full, bomb):
             came = list(pool.map(lambda _: attack(server, bomb), range(times)))
         growth = memory(server, "VmHWM") - before
     assert came == [BOMBS[bomb]] * times
-    assert growth <= times * ALLOWED, f"{growth / 1e6:.1f} MB"
+    green = any(name in server.kind for name in ("gevent", "eventlet"))
+    assert growth <= times * ALLOWED + (0 if green else KEPT), f"{growth / 1e6:.1f} MB"
     assert damage(server) == []
     name = bomb.__name__.replace("_", " ")
     end = "served" if came[0] == "answered" else f"cut off with {came[0]}"

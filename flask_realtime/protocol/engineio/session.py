@@ -125,7 +125,8 @@ class Session:
             return
         kind = message[:1]
         if kind == MESSAGE:
-            self._engine.on_message(self, message[1:])
+            message = message[1:]  # where it is large, one copy less that is kept while it is handled
+            self._engine.on_message(self, message)
         elif kind == PONG:
             if self.pinged:  # others are a sign of life and no more
                 self._engine.heartbeat.start(self)

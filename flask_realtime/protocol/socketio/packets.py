@@ -240,22 +240,22 @@ class TextDecoder:
         if namespace is not None and len(namespace) > limits.namespace:
             raise RemoteProtocolError(f"expected a namespace of at most {limits.namespace} characters")
         kind = int(plain or binary)
-        text = message[match.end() :]
+        start, size = match.end(), len(message)
         data = None
-        if text:
+        if size > start:  # parsed where it stands: a copy of a large message would count
             # Most have no more brackets than the first one, and a look is cheaper than a count.
-            nested = text.find("[", 1) > 0 or "{" in text
-            if nested and text.count("[") + text.count("{") > limits.depth:
-                check_depth(text, limits.depth)
-            if len(text) > _SMALL:
-                check_memory(text, limits.memory)
+            nested = message.find("[", start + 1) > 0 or message.find("{", start) > 0
+            if nested and message.count("[", start) + message.count("{", start) > limits.depth:
+                check_depth(message[start:], limits.depth)
+            if size > _SMALL:
+                check_memory(message, limits.memory)
             try:
                 try:
-                    data, end = (None, -1) if self._scan is None else self._scan(text, 0)
+                    data, end = (None, -1) if self._scan is None else self._scan(message, start)
                 except StopIteration:
                     end = -1
-                if end != len(text):  # white space around it, or no JSON
-                    data = self._loads(text)
+                if end != size:  # white space around it, or no JSON
+                    data = self._loads(message[start:])
             except (ValueError, RecursionError) as error:
                 raise RemoteProtocolError(f"the payload isn't JSON: {ascii(str(error))[1:-1][:100]}") from None
         elif kind not in (CONNECT, DISCONNECT):
