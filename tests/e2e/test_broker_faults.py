@@ -1,7 +1,4 @@
-"""Brokers that go and come back, and what nobody should have sent: what is lost, what is told, who notices.
-
-``BROKER_FIGURES`` may name a file that gets the figures of the outages as JSON.
-"""
+"""Brokers that go and come back, and what nobody should have sent: what is lost, what is told, who notices."""
 
 import collections
 import contextlib
@@ -9,20 +6,17 @@ import hashlib
 import hmac
 import itertools
 import json
-import logging
-import os
 import random
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 import services
 
-from .brokers import url_of
+from .brokers import meet, queue, record, started, url_of
 from .clients import LIMIT, Client, fence
-from .servers import CRASH, Server, wait_until
+from .servers import CRASH, wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.services]
 
@@ -60,15 +54,9 @@ class Outage:
         return pair(directory, message_queue=self.url, channel="faults", **options)
 
 
-@contextlib.contextmanager
-def pair(directory, kinds=("gunicorn-threads", "gevent"), **options):
+def pair(directory, **options):
     """Run two servers."""
-    with contextlib.ExitStack() as stack:
-        servers = []
-        for kind in kinds:
-            servers.append(Server(kind, directory, alarm=CRASH, **options))
-            stack.callback(servers[-1].stop)
-        yield servers
+    return started(directory, ("gunicorn-threads", "gevent"), alarm=CRASH, **options)
 
 
 @pytest.fixture(scope="module", params=BROKERS)
@@ -76,10 +64,6 @@ def outage(request, tmp_path_factory):
     outage = Outage(request.param, tmp_path_factory.mktemp(request.param))
     yield outage
     outage.broker.stop()
-
-
-def queue(server):
-    return server.do("stats")["queue"]
 
 
 def gaps(server):
@@ -103,8 +87,7 @@ def test_a_broker_that_is_away_at_the_start(outage, tmp_path):
                 assert fence(server, client) == [[["news", "own"]]]
             outage.broker.start()
             began = time.monotonic()
-            for server in servers:
-                wait_until(lambda server=server: queue(server)["members"] == 1, what="the other process")
+            meet(servers)
             assert time.monotonic() - began < BACK
             for client in (here, there):
                 client.heard.clear()  # what waited has come meanwhile, or comes before the fence
@@ -174,8 +157,7 @@ def test_a_broker_that_is_killed_in_the_midst_of_a_broadcast(outage, tmp_path):
         outage.broker.start()
     with outage.servers(tmp_path) as servers, contextlib.ExitStack() as stack:
         here, there = [stack.enter_context(Counting(server)) for server in servers]
-        for server in servers:
-            wait_until(lambda server=server: queue(server)["members"] == 1, what="the other process")
+        meet(servers)
         servers[0].do("pump", "inside", 0, EVENTS, RATE)
         command = [sys.executable, "-c", OUTSIDE, outage.url, str(EVENTS), str(RATE)]
         outside = stack.enter_context(subprocess.Popen(command, stderr=subprocess.PIPE, text=True))
@@ -210,7 +192,7 @@ def test_a_broker_that_is_killed_in_the_midst_of_a_broadcast(outage, tmp_path):
         "seconds until both were subscribed": round(seconds, 2),
         "longest silence of a process's own events in ms": here.silence("inside"),
     }
-    report(outage.name, figures)
+    record(outage.name, figures)
 
     others = list(figures.values())[1:4]
     assert here.numbers["inside"] == list(range(EVENTS))
@@ -227,15 +209,6 @@ def test_a_broker_that_is_killed_in_the_midst_of_a_broadcast(outage, tmp_path):
     for log in (*(server.log.read_text() for server in servers), errors):
         assert log.count("will try again") == log.count("is back after") == 1, log
         assert "Traceback" not in log
-
-
-def report(name, figures):
-    """Write the figures of an outage to the file that is wanted."""
-    logging.getLogger(__name__).warning("%s: %s", name, json.dumps(figures, indent=2))
-    if os.environ.get("BROKER_FIGURES"):
-        path = Path(os.environ["BROKER_FIGURES"])
-        known = json.loads(path.read_text()) if path.exists() else {}
-        path.write_text(json.dumps({**known, name: figures}, indent=2) + "\n")
 
 
 # What nobody should have sent.
@@ -316,8 +289,7 @@ def test_garbage_on_the_channel_harms_nobody(redis, channel, tmp_path):
     assert len(messages) == 300
     with pair(tmp_path, message_queue=redis.url, channel="safety") as servers:
         with Client(servers[0]) as here, Client(servers[1]) as there:
-            for server in servers:
-                wait_until(lambda server=server: queue(server)["members"] == 1, what="the other process")
+            meet(servers)
             before = [queue(server) for server in servers]
             for data in messages:
                 channel.publish(data)
@@ -342,8 +314,7 @@ def test_with_a_secret_only_what_is_signed_and_new_is_obeyed(redis, channel, tmp
     options = {"message_queue": redis.url, "channel": "safety", "message_queue_secret": SIGNED}
     with pair(tmp_path, **options) as servers:
         with Client(servers[0]) as here, Client(servers[1]) as there:
-            for server in servers:
-                wait_until(lambda server=server: queue(server)["members"] == 1, what="the other process")
+            meet(servers)
             servers[0].do("emit", "news", "signed")
             assert fence(servers[0], here, there) == [[["news", "signed"]]] * 2
             signed = channel.heard(lambda data: b"signed" in data and b'"news"' in data)

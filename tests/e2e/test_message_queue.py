@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from .brokers import BACKPLANES, url_of
+from .brokers import BACKPLANES, meet, started, url_of
 from .clients import LIMIT, Client, fence
-from .servers import SELECTED, Raised, Server, wait_until
+from .servers import SELECTED, Raised, wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.services]
 
@@ -80,16 +80,10 @@ def fleet(request, broker_for, celery_for, tmp_path_factory):
     backplane, kinds = FLEETS[request.param]
     url, channel = url_of(backplane, broker_for(BACKPLANES[backplane])), f"channel-{backplane}"
     directory = tmp_path_factory.mktemp(request.param)
-    with contextlib.ExitStack() as stack:
-        servers = []
-        for kind in kinds:
-            servers.append(Server(kind, directory, message_queue=url, channel=channel))
-            stack.callback(servers[-1].stop)
-        # They know of each other when both have a client or had one.
+    with started(directory, kinds, message_queue=url, channel=channel) as servers:
         for server in servers:
             Client(server).close()
-        for server in servers:
-            wait_until(lambda server=server: server.do("stats")["queue"]["members"] == 1, what="the other process")
+        meet(servers)
         yield Fleet(url, channel, servers, celery_for(backplane, url, channel))
 
 

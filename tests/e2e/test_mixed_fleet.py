@@ -1,15 +1,14 @@
 """Servers of ours and of python-socketio's on one Redis channel: what either asks for, the other does."""
 
-import contextlib
 import subprocess
 import sys
 import time
 
 import pytest
 
-from .brokers import url_of
+from .brokers import started, url_of
 from .clients import LIMIT, Client, fence
-from .servers import Server, wait_until
+from .servers import wait_until
 from .test_message_queue import DEEP_HEARD, answered
 
 pytest.importorskip("redis", reason="needs redis-py: pip install redis")
@@ -43,14 +42,10 @@ class Pair:
 @pytest.fixture(scope="module")
 def servers(broker_for, tmp_path_factory):
     url, directory = url_of("redis", broker_for("redis")), tmp_path_factory.mktemp("mixed")
-    with contextlib.ExitStack() as stack:
-        servers = {"url": url}
-        for name, kind in {"ours": "werkzeug", "theirs": "python-socketio"}.items():
-            servers[name] = Server(kind, directory, message_queue=url, channel=CHANNEL)
-            stack.callback(servers[name].stop)
-        with Client(servers["theirs"]) as client:  # it subscribes at its first client, some time
-            wait_until(lambda: heard_from(servers["ours"], client), what="the subscription of the other server")
-        yield servers
+    with started(directory, ("werkzeug", "python-socketio"), message_queue=url, channel=CHANNEL) as (ours, theirs):
+        with Client(theirs) as client:  # it subscribes at its first client, some time
+            wait_until(lambda: heard_from(ours, client), what="the subscription of the other server")
+        yield {"url": url, "ours": ours, "theirs": theirs}
 
 
 def heard_from(server, client):
