@@ -31,6 +31,9 @@ from .typing import Event, Task
 
 __all__ = ["Middleware", "Packet", "Reason", "Server", "WSGIApp", "exceptions"]
 
+FEW, PER_SECOND, MOST_SPREAD = 10, 25, 2.0
+"""Clients that are told at once when the server stops, how many more are told in a second, and seconds at most."""
+
 RUNTIME_OPTIONS = ("max_handler_threads", "max_client_handlers", "shutdown_timeout")
 
 
@@ -419,9 +422,11 @@ class Server:
     def shutdown(self) -> None:
         """Tell every client, let handlers end, and stop. New clients get status 503.
 
-        Clients for whom nothing runs are told at once, the others when their handlers have ended and were
-        acknowledged, after ``shutdown_timeout`` at the latest; events that these send meanwhile are dropped. The last
-        to run are the disconnect handlers. A second call waits for the first. In a handler it returns at once.
+        Clients for whom nothing runs are told at once; more than ten of them one after the other, within two seconds,
+        in which the rest is served as ever, so that those who take over aren't overrun. The others are told when
+        their handlers have ended and were acknowledged, after ``shutdown_timeout`` at the latest; events that these
+        send meanwhile are dropped. The last to run are the disconnect handlers. A second call waits for the first. In
+        a handler it returns at once.
         """
         if self.runtime.within:
             self.runtime.spawn(self.shutdown)  # it would wait for itself
@@ -444,15 +449,11 @@ class Server:
     def _stop(self) -> None:
         self._deadline = time.monotonic() + self.shutdown_timeout
         self.gateway.stopping = True
-        self.on_stop(True)
-        self.before_close()
         restarts = self._worker is not None and not self._worker.alive and self._worker.restarts
         last_words = (1012, "server restarts") if restarts else (1001, "server shutting down")
-        if self.runtime.hub.running:
-            # In the thread that reads, so that no event is between its arrival and its handler.
-            told = self.runtime.event()
-            self.runtime.hub.call_soon(self._tell, last_words, told)
-            told.wait(self.shutdown_timeout)
+        self._send_crowd_away(last_words)
+        self.on_stop(True)
+        self._tell(last_words)
         while self.engine.sessions and time.monotonic() < self._deadline:
             self.engine.close_all(*last_words, busy=self._busy)
             self.runtime.sleep(0.005)  # only while the process ends
@@ -462,9 +463,32 @@ class Server:
             self.logger.warning("some handlers still ran after %s s", self.shutdown_timeout)
         self.after_stop()
 
-    def _tell(self, last_words: tuple[int, str], told: Event) -> None:
-        self.engine.close_all(*last_words, busy=self._busy)
-        told.set()
+    def _send_crowd_away(self, last_words: tuple[int, str]) -> None:
+        """Tell many clients little by little, so that they don't come back at once; for the others all goes on."""
+        count = len(self.engine.sessions)
+        seconds = min((count - FEW) / PER_SECOND, MOST_SPREAD, self.shutdown_timeout / 4)
+        began = time.monotonic()
+        while self.engine.sessions and (passed := time.monotonic() - began) < min(seconds, self._deadline - began):
+            due = int(count * passed / seconds) - (count - len(self.engine.sessions))
+            if due > 0:
+                self._tell(last_words, due)
+            self.runtime.sleep(0.02)  # only while the process ends
+
+    def _tell(self, last_words: tuple[int, str], most: int | None = None) -> None:
+        """Tell those for whom nothing runs."""
+        told = self.runtime.event()
+
+        def tell() -> None:
+            self.before_close()
+            self.engine.close_all(*last_words, busy=self._busy, most=most)
+            told.set()
+
+        if self.runtime.hub.running:
+            # In the thread that reads, so that no event is between its arrival and its handler.
+            self.runtime.hub.call_soon(tell)
+            told.wait(self.shutdown_timeout)
+        else:
+            tell()
 
     def _busy(self, session: Session) -> bool:
         """Whether handlers of a session run or wait, or a request of it is being read."""

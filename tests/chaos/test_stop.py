@@ -116,6 +116,23 @@ def test_a_stop_tells_all_and_lets_handlers_end(server_of, kind, way, row, tmp_p
     stops(server_of(kind), way, row, tmp_path / "gate")
 
 
+def test_a_crowd_is_told_little_by_little(server_of, kind, row):
+    """Line 21: those who come back to another server don't come all at once. Meanwhile the others are served."""
+    server = server_of(kind)
+    crowd = [Followed(joined(server)) for _ in range(60)]
+    server.process.send_signal(signal.SIGTERM)
+    wait_until(lambda: any(client.told for client in crowd))
+    last = crowd[-1]
+    last.peer.send('421["echo",1]')
+    for client in crowd:
+        assert client.end().code == 1001
+    assert last.time_of("431[[1]]") <= last.told
+    assert server.process.wait(LIMIT) == 0
+    moments = [client.told for client in crowd]
+    row(21, "60 clients told within", f"{max(moments) - min(moments):.2f} s")
+    assert max(moments) - min(moments) > 0.4
+
+
 OTHERS = [("gunicorn-tls", "SIGTERM"), ("flask-run", "Ctrl-C")]
 OTHERS += [("uwsgi-threads", "SIGTERM"), ("uwsgi-router", "stop()")]
 

@@ -2,8 +2,9 @@
 //
 //   node fleet.mjs URL
 //
-//   ["open", COUNT]      COUNT clients, each with an address of its own, every other one over polling; they join a room
-//                        that is called as their transport. Answered when all are there.
+//   ["open", COUNT, MS]  COUNT clients, each with an address of its own, every other one over polling, which wait about
+//                        so many milliseconds before they connect again; they join a room that is called as their
+//                        transport. Answered when all are there.
 //   ["connected"]        answered with their ids when all are connected
 //   ["heard", NUMBER]    answered with what each has heard when all have heard so many events at least
 //   ["mark", TEXT]       answered with what each has heard before the event "mark" with this text, which is forgotten
@@ -16,18 +17,18 @@ const WAIT = 40_000; // milliseconds for what a command waits for
 const clients = [];
 let waiting = () => {};
 
-function open(number) {
+function open(number, delay) {
   const transport = number % 2 ? "polling" : "websocket";
   const socket = io(url, {
     transports: [transport],
     forceNew: true,
     extraHeaders: { "X-Forwarded-For": `10.${number}.${(number * 7) % 256}.7` },
-    reconnectionDelay: 100,
-    reconnectionDelayMax: 500,
+    reconnectionDelay: delay,
+    reconnectionDelayMax: 5 * delay,
   });
-  const client = { socket, transport, heard: [], connects: 0, disconnects: 0, sids: [] };
+  const client = { socket, transport, heard: [], connects: [], disconnects: 0, sids: [] };
   socket.on("connect", () => {
-    client.connects++;
+    client.connects.push(Date.now());
     client.sids.push(socket.id);
     waiting();
   });
@@ -65,8 +66,8 @@ const report = (take) =>
 const place = (client, text) => client.heard.findLastIndex(([event, mark]) => event === "mark" && mark === text);
 
 const commands = {
-  async open(count) {
-    for (let number = 0; number < count; number++) open(number);
+  async open(count, delay) {
+    for (let number = 0; number < count; number++) open(number, delay);
     await all((client) => client.socket.connected, "a connection");
     const join = ({ socket, transport }) => socket.timeout(WAIT).emitWithAck("join", transport);
     await Promise.all(clients.map(join));

@@ -1,10 +1,14 @@
-"""Three processes behind nginx on one Redis, with 200 clients of the official kind."""
+"""Three processes behind nginx on one Redis, with 200 clients of the official kind.
+
+``FLEET_ROUNDS`` is how often the rolling restart goes round.
+"""
 
 import contextlib
 import itertools
 import json
 import os
 import shutil
+import statistics
 import subprocess
 import sys
 import threading
@@ -12,16 +16,18 @@ import time
 
 import pytest
 
+from .brokers import meet, record
 from .clients import LIMIT
 from .proxies import NGINX_CRASH, Nginx, cluster, kill
 from .servers import HERE, Server, wait_until
 from .test_message_queue import NUMBERED
-from .test_nginx import REALIP
+from .test_nginx import PREFIXES, REALIP
 
 pytestmark = [pytest.mark.e2e, pytest.mark.services]
 
 CLIENTS = 200
 TICKS, RATE = 400, 100  # events while a process is killed, and how many a second
+ROUNDS = int(os.environ.get("FLEET_ROUNDS", "1"))
 PACED = NUMBERED.replace(", number)", ", number)\n    time.sleep(0.01)").replace("import sys", "import sys, time")
 
 
@@ -69,12 +75,6 @@ class Fleet:
     def __init__(self, directory, servers, crowd, queue):
         self.directory, self.servers, self.crowd, self.queue = directory, servers, crowd, queue
 
-    def restart(self, number):
-        """Let one of the servers end in good order, and start another at its place."""
-        port = self.servers[number].port
-        self.servers[number].stop()
-        self.servers[number] = Server("gevent", self.directory, port=port, trusted_proxies=1, **self.queue)
-
     def all_there(self):
         """Wait until every client is at a process, and knows it."""
         wait_until(lambda: set().union(*self.sids()).issuperset(self.crowd.tell("connected")), 30, "all clients")
@@ -103,9 +103,8 @@ def fleet(broker_for, tmp_path_factory):
         stack.callback(proxy.stop)
         crowd = Crowd(proxy.url)
         stack.callback(crowd.stop)
-        crowd.tell("open", CLIENTS)
-        for server in servers:
-            wait_until(lambda server=server: server.do("stats")["queue"]["members"] == 2, what="the other processes")
+        crowd.tell("open", CLIENTS, 100)
+        meet(servers)
         yield Fleet(directory, servers, crowd, queue)
 
 
@@ -171,21 +170,51 @@ def test_clients_of_a_process_that_died_come_back_and_the_others_notice_nothing(
                 assert numbers == list(range(TICKS))
 
 
-def test_a_rolling_restart_of_the_two_that_are_left(fleet):
-    crowd, places = fleet.crowd, (1, 2)
-    fleet.all_there()
-    before = crowd.until(fleet.servers[1])
-    outside = fleet.outside(PACED, TICKS)
-    crowd.tell("heard", TICKS // 10)
-    for number in places:
-        fleet.restart(number)
-        fleet.all_there()
-    assert outside.wait(LIMIT) == 0
-    for earlier, report in zip(before, crowd.until(fleet.servers[1]), strict=True):
-        numbers = ticks(report, "outside")
-        away = report["disconnects"] - earlier["disconnects"]
-        # nginx leads requests to a process that is back or just ends, so those who poll may have to connect more often.
-        assert away <= len(places) or report["transport"] == "polling"
-        assert numbers == sorted(set(numbers))
-        # Nothing is missing but what was emitted while it was on its way.
-        assert sum(two > one + 1 for one, two in itertools.pairwise([-1, *numbers, TICKS])) <= away
+@pytest.fixture
+def rolling(broker_for, tmp_path):
+    """Processes to which clients keep by their ids, and clients that wait a second before they connect again."""
+    queue = {"message_queue": broker_for("redis").url, "channel": "rolling"}
+    with contextlib.ExitStack() as stack:
+        servers = stack.enter_context(cluster("gevent", tmp_path, 3, sid_prefix=PREFIXES.__getitem__, **queue))
+        proxy = Nginx(tmp_path, [server.port for server in servers], "sticky.conf", alarm=NGINX_CRASH)
+        stack.callback(proxy.stop)
+        crowd = Crowd(proxy.url)
+        stack.callback(crowd.stop)
+        crowd.tell("open", 150, 1000)
+        yield Fleet(tmp_path, servers, crowd, queue)
+
+
+def test_a_rolling_restart_costs_each_client_one_reconnect(rolling):
+    crowd, queue = rolling.crowd, rolling.queue
+    outside = rolling.outside(PACED, 100_000)
+    before, spreads, missed = crowd.until(rolling.servers[2]), [], []
+    for number in (0, 1) * ROUNDS:
+        own = [rolling.home(report) == number for report in before]
+        port = rolling.servers[number].port
+        rolling.servers[number].stop()
+        options = {"trusted_proxies": 1, "sid_prefix": PREFIXES[number]}
+        rolling.servers[number] = Server("gevent", rolling.directory, port=port, **options, **queue)
+        rolling.all_there()
+        after = crowd.until(rolling.servers[2])
+        for mine, earlier, later in zip(own, before, after, strict=True):
+            numbers = ticks(later, "outside")
+            assert later["disconnects"] - earlier["disconnects"] == mine
+            assert numbers == sorted(set(numbers))
+            # Nothing is missing but what was emitted while it was on its way.
+            gaps = [two - one - 1 for one, two in itertools.pairwise(numbers) if two > one + 1]
+            assert len(gaps) <= mine
+            missed += gaps
+        back = [later["connects"][-1] / 1000 for mine, later in zip(own, after, strict=True) if mine]
+        spreads.append(round(max(back) - min(back), 2))
+        before = after
+    assert outside.poll() is None
+    outside.kill()
+    outside.wait()
+    assert min(spreads) > 1
+    record(
+        "rolling restart",
+        {
+            "reconnects of each restart within s": spreads,
+            "events that a client missed, of 100 a second: median, most": [statistics.median(missed), max(missed)],
+        },
+    )

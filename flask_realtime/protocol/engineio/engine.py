@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import secrets
@@ -163,12 +164,15 @@ class Engine:
         self.runtime.call_later(self.options.close_timeout, lambda: self.farewells.pop(sid, None))
 
     def close_all(
-        self, code: int = 1001, text: str = "server shutting down", busy: Callable[[Session], bool] | None = None
+        self,
+        code: int = 1001,
+        text: str = "server shutting down",
+        busy: Callable[[Session], bool] | None = None,
+        most: int | None = None,
     ) -> None:
-        """End every session, but those that ``busy`` is true of."""
-        for session in list(self.sessions.values()):
-            if busy is not None and busy(session):
-                continue
+        """End all sessions, but those that ``busy`` is true of, and ``most`` of them at most."""
+        idle = (session for session in list(self.sessions.values()) if busy is None or not busy(session))
+        for session in itertools.islice(idle, most):
             try:
                 session.close(SERVER_DISCONNECT, code, text)
             except Exception:  # the others have to be told all the same
