@@ -100,7 +100,7 @@ def under_load(server, marks, returns=False):
     for sender in senders:
         own = sorted(int(number) for name, number in handled if name == sender.name)
         assert own == sorted(sender.acknowledged), f"{sender.name}: handled, but not acknowledged, or twice"
-        assert sender.acknowledged == list(range(len(own)))
+        assert own == list(range(len(own)))  # handlers of one client run side by side, so answers may overtake others
 
 
 @pytest.fixture
