@@ -13,12 +13,12 @@ from .servers import wait_until
 
 pytestmark = pytest.mark.e2e
 
-WARM_UP = 150
-CYCLES = int(os.environ.get("E2E_CYCLES", "300"))
+WARM_UP = 200
+CYCLES = int(os.environ.get("E2E_CYCLES", "600"))
 AT_ONCE = 8
 SETTLED = 30  # seconds until all must be as before
 SLACK = 3  # threads and descriptors that may come and go with the statistics themselves
-OBJECTS = 25  # of one type; a leak of one in ten cycles is more
+OBJECTS = 50  # of one type; a leak of one in ten cycles is more
 
 
 def polling_clean(server):
