@@ -181,12 +181,15 @@ def rolling(broker_for, tmp_path):
         crowd = Crowd(proxy.url)
         stack.callback(crowd.stop)
         crowd.tell("open", 150, 1000)
-        yield Fleet(tmp_path, servers, crowd, queue)
+        fleet = Fleet(tmp_path, servers, crowd, queue)
+        outside = stack.enter_context(fleet.outside(PACED, 100_000))
+        stack.callback(outside.kill)
+        yield fleet
+        assert outside.poll() is None
 
 
 def test_a_rolling_restart_costs_each_client_one_reconnect(rolling):
     crowd, queue = rolling.crowd, rolling.queue
-    outside = rolling.outside(PACED, 100_000)
     before, spreads, missed = crowd.until(rolling.servers[2]), [], []
     for number in (0, 1) * ROUNDS:
         own = [rolling.home(report) == number for report in before]
@@ -205,12 +208,10 @@ def test_a_rolling_restart_costs_each_client_one_reconnect(rolling):
             assert len(gaps) <= mine
             missed += gaps
         back = [later["connects"][-1] / 1000 for mine, later in zip(own, after, strict=True) if mine]
-        spreads.append(round(max(back) - min(back), 2))
+        if back:  # nginx leads nobody to a process for ten seconds after it couldn't be reached
+            spreads.append(round(max(back) - min(back), 2))
         before = after
-    assert outside.poll() is None
-    outside.kill()
-    outside.wait()
-    assert min(spreads) > 1
+    assert min(spreads[:2]) > 1  # later there may be few at a process
     record(
         "rolling restart",
         {
