@@ -443,12 +443,7 @@ class Cluster:
     def _tell_gap(self, missing: int) -> None:
         core = self.core
         if core is not None and self.on_gap is not None:
-            core.runtime.run(self._desk, core.counters.handlers.run, (self.on_gap, missing), self._told_gap, None)
-
-    def _told_gap(self, token: Any, result: Any, error: BaseException | None) -> None:
-        if error is not None and self.core is not None:
-            self.core.counters.handlers.errors.one()
-            self.logger.error("the handler of a gap in the message queue failed", exc_info=error)
+            self._run(core, "the handler of a gap in the message queue", self.on_gap, missing)
 
     def _on_emit(self, head: dict[str, Any], data: bytes) -> None:
         core = self.core
@@ -499,12 +494,16 @@ class Cluster:
                 waiting.answer = args
                 self._wake(waiting.event)
         else:
-            core.runtime.run(self._desk, core.counters.handlers.run, (waiting, *args), self._called_back, None)
+            self._run(core, "a callback", waiting, *args)
 
-    def _called_back(self, token: Any, result: Any, error: BaseException | None) -> None:
+    def _run(self, core: Core, what: str, function: Callable[..., object], *args: Any) -> None:
+        """Call a function of the program as handlers are called; ``what`` names it where it fails."""
+        core.runtime.run(self._desk, core.counters.handlers.run, (function, *args), self._ran, what)
+
+    def _ran(self, what: Any, result: Any, error: BaseException | None) -> None:
         if error is not None and self.core is not None:
             self.core.counters.handlers.errors.one()
-            self.logger.error("a callback failed", exc_info=error)
+            self.logger.error("%s failed", what, exc_info=error)
 
     def _on_disconnect(self, head: dict[str, Any]) -> None:
         if self.core is not None:
