@@ -13,7 +13,7 @@ import pytest
 
 from .brokers import BACKPLANES, meet, started, url_of
 from .clients import LIMIT, Client, fence
-from .servers import SELECTED, Raised, wait_until
+from .servers import SELECTED, Raised, uncounted, wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.services]
 
@@ -69,7 +69,7 @@ class Fleet:
     def run(self, program, *arguments, counted=True):
         """Run a program that emits and ends, and return what it prints; ``counted``: whether coverage may look on."""
         command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", program, self.url, self.channel]
-        environment = {key: value for key, value in os.environ.items() if counted or not key.startswith("COVERAGE_")}
+        environment = dict(os.environ) if counted else uncounted(os.environ)
         done = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=LIMIT, env=environment)
         assert (done.returncode, done.stderr) == (0, "")
         return done.stdout
