@@ -88,8 +88,9 @@ class Burst:
                         self.active = self._sending = False
                         return
                 self._send(items)
-        finally:
-            self._sending = False  # also when an error of ours has ended it
+        except BaseException:  # an error of ours; at the usual end another thread may be sending already
+            self._sending = False
+            raise
 
     def _send(self, items: list[Item]) -> None:
         position = 0

@@ -1,10 +1,13 @@
 """Emits that follow each other closely leave together, and nothing overtakes them."""
 
+import threading
+from types import SimpleNamespace
+
 import pytest
 from doubles import Party
 
 from flask_realtime.protocol.engineio.frame import Frame, Joined
-from flask_realtime.protocol.socketio.burst import CLOSE, WAIT
+from flask_realtime.protocol.socketio.burst import CLOSE, WAIT, Burst
 
 
 @pytest.fixture
@@ -190,3 +193,53 @@ def test_the_joined_forms_are_the_parts_one_after_the_other():
         assert joined.polling == '42["a"]\x1ebAAE=\x1e2'
     with pytest.raises(AttributeError):
         print(joined.message)
+
+
+class Lock:
+    """A lock; ``then[n]()`` is called when it has been released for the n-th time."""
+
+    def __init__(self):
+        self._lock, self.released, self.then = threading.Lock(), 0, {}
+
+    def __enter__(self):
+        self._lock.acquire()
+
+    def __exit__(self, *error):
+        self._lock.release()
+        self.released += 1
+        self.then.pop(self.released, lambda: None)()
+
+
+class Peer:
+    """A client, and its session, that takes what is sent after ``free`` is set."""
+
+    def __init__(self, free=None):
+        self.session, self.free, self.got, self.entered = self, free, [], threading.Event()
+
+    def send(self, frames):
+        self.entered.set()
+        assert self.free is None or self.free.wait(30)
+        self.got.append([frame.message for frame in frames])
+
+
+def test_who_is_done_leaves_the_next_one_undisturbed():
+    """A thread that has sent all, and one that begins to just then: a third one still gets in line."""
+    lock, free = Lock(), threading.Event()
+    runtime = SimpleNamespace(lock=lambda: lock, call_later=lambda seconds, function: None)
+    burst, quick, slow = Burst(runtime, False), Peer(), Peer(free)
+    burst.add((quick,), [Frame("4first")], True)
+
+    def next_one():
+        burst.add((slow,), [Frame("4second")], True)
+        other.start()
+        assert slow.entered.wait(30)
+
+    other = threading.Thread(target=burst.flush)
+    lock.then[lock.released + 3] = next_one  # entered, took all, found nothing more
+    burst.flush()
+    assert quick.got and other.is_alive()
+    burst.add((slow,), [Frame("4third")])
+    burst.flush()
+    free.set()
+    other.join(30)
+    assert slow.got == [["4second"], ["4third"]]
