@@ -131,6 +131,9 @@ class Polling:
     def poll(self, ready: Ready) -> Sequence[Frame] | None:
         """Take what waits, or leave ``ready`` to be called when something comes.
 
+        What came before the end, and the close packet, are two polls: the JavaScript client drops acknowledgements
+        that come in one payload with a close packet.
+
         Returns:
             The frames; empty during an upgrade; None when ``ready`` will be called.
 
@@ -141,7 +144,10 @@ class Polling:
             if self._poll is not None:
                 raise RemoteProtocolError("a second poll while one is pending")
             if self._frames or self.draining or self.closed:
-                return self._take()
+                frames = self._take()
+                if len(frames) > 1 and frames[-1] is _CLOSE:
+                    self._frames.append(frames.pop())
+                return frames
             self._poll = ready
             return None
 

@@ -182,9 +182,12 @@ class _Answer:
             return self.handshake(transport)
         session = engine.sessions.get(sid)
         if session is None:
-            farewell = engine.farewells.pop(sid, None) if transport == "polling" and request.method == "GET" else None
+            farewell = engine.farewells.get(sid) if transport == "polling" and request.method == "GET" else None
             if farewell is not None:
-                return self.packets(farewell.poll(lambda frames: None) or (), None)
+                frames = farewell.poll(lambda frames: None) or ()
+                if not farewell.holds:
+                    engine.farewells.pop(sid, None)
+                return self.packets(frames, None)
             engine.warn_once("a client came with an unknown session id: %s", engine.why_unknown)
             return self.refuse(1, why=SID)
         if transport == "websocket":

@@ -215,8 +215,21 @@ def test_close_ends_the_waiting_poll_with_a_close_packet():
     assert transport.poll(Poll()) == []
 
 
-def test_close_comes_behind_what_waits():
+def test_close_comes_in_the_poll_behind_what_waits():
+    transport, _ = make()
+    transport.write([Frame("4a"), Frame("4b")])
+    transport.close()
+    assert taken(transport.poll(Poll())) == ["4a", "4b"]
+    assert transport.holds
+    assert taken(transport.poll(Poll())) == ["1"]
+    assert not transport.holds
+    assert transport.poll(Poll()) == []
+
+
+def test_an_upgrade_takes_all_at_once():
     transport, _ = make()
     transport.write([Frame("4a")])
     transport.close()
-    assert taken(transport.poll(Poll())) == ["4a", "1"]
+    successor = KeptTransport()
+    transport.upgrade(successor)
+    assert successor.messages == ["4a", "1"]
