@@ -34,6 +34,9 @@ __all__ = ["Middleware", "Packet", "Reason", "Server", "WSGIApp", "exceptions"]
 FEW, PER_SECOND, MOST_SPREAD = 10, 25, 2.0
 """Clients that are told at once when the server stops, how many more are told in a second, and seconds at most."""
 
+BETWEEN_POLLS = 0.5
+"""Seconds that clients who just had an answer have to poll again and be told of the end."""
+
 RUNTIME_OPTIONS = ("max_handler_threads", "max_client_handlers", "shutdown_timeout")
 
 
@@ -458,6 +461,10 @@ class Server:
             self.engine.close_all(*last_words, busy=self._busy)
             self.runtime.sleep(0.005)  # only while the process ends
         self.engine.close_all(*last_words)
+        # Before their connections are closed: a proxy that finds one closed asks another server, which knows nobody.
+        limit = time.monotonic() + BETWEEN_POLLS
+        while self.engine.farewells and time.monotonic() < limit:
+            self.runtime.sleep(0.005)  # as above
         self.gateway.exchanges.close()
         if not self.runtime.stop(max(1.0, self._deadline - time.monotonic())):
             self.logger.warning("some handlers still ran after %s s", self.shutdown_timeout)

@@ -9,7 +9,6 @@ import os
 import signal
 import ssl
 import sys
-import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -29,9 +28,6 @@ if TYPE_CHECKING:
     from .extension import SocketIO
 
 logger = logging.getLogger("flask_realtime")
-
-BETWEEN_POLLS = 0.5
-"""Seconds that clients who just had an answer have to poll again and be told of the end."""
 
 
 class RunOptions(NamedTuple):
@@ -210,17 +206,12 @@ def _signal(extension: SocketIO, number: int) -> None:
 def _end(server: Stoppable, below: face.Server) -> None:
     """End a server in good order: it answers until all clients are told and their handlers have ended."""
 
-    runtime = below.eio.runtime
-
     def end() -> None:
         below.shutdown()
-        limit = time.monotonic() + BETWEEN_POLLS
-        while below.eio.engine.farewells and time.monotonic() < limit:
-            runtime.sleep(0.01)
         server.shutdown()
 
     # It waits for handlers and for the loop, so neither their threads nor the main one, which gets signals, may do it.
-    runtime.spawn(end)
+    below.eio.runtime.spawn(end)
 
 
 def _end_gunicorn(below: face.Server) -> bool:

@@ -8,6 +8,14 @@ settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def nobody_polls_after_the_end():
+    """Let the servers of this process wait for their clients no longer than those would take."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("flask_realtime.engineio.BETWEEN_POLLS", 0.02)
+        yield
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
     """With ``--numprocesses``, what uses the same servers runs in the same process: a kind of server, else a file.

@@ -280,6 +280,22 @@ def test_a_stop_gives_up_what_is_not_in_use(site, client):
     assert len(site.exchanges) == 0
 
 
+def test_a_stop_waits_for_who_is_between_two_polls(site, client, monkeypatch):
+    monkeypatch.setattr(engineio, "BETWEEN_POLLS", LIMIT)
+    client.post('421["echo",1]')
+    assert client.posts.answer()[0] == 200
+    site.server.emit("news", 1)
+    stopping = threading.Thread(target=site.server.shutdown)
+    stopping.start()
+    while client.sid in site.server.eio.engine.sessions:
+        assert stopping.is_alive()
+    assert client.next() == '431[1]\x1e42["news",1]'
+    with Http(site.port) as http:
+        assert http.send("GET", client.query, path=PATH).answer()[2] == b"1"
+    stopping.join(LIMIT)
+    assert not stopping.is_alive()
+
+
 def test_a_server_that_begins_again_keeps_and_gives_up_again(site_with, monkeypatch):
     monkeypatch.setattr(exchange, "_SWEEP", 0.01)
     site = site_with()
