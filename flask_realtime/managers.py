@@ -172,7 +172,8 @@ class PubSubManager(Manager):
 
     A class of your own overrides `_publish`, which sends one message, a dict, to all processes, and `_listen`, a
     generator that yields what they sent: dicts, text or bytes. Both may block; each is called in a native thread of its
-    own, and is called again a while after it has raised an error.
+    own, and is called again a while after it has raised an error. Where nothing comes, `_listen` better yields None
+    about once a second: only then does the process notice that others are silent, and end without a delay.
 
     Args:
         channel: The same in all processes that belong together.
@@ -337,7 +338,9 @@ class _Custom:
     def listen(self) -> Iterator[bytes | None]:
         yield None
         for message in self._listen():
-            if self._signed:
+            if message is None:
+                yield None
+            elif self._signed:
                 yield _signed_text(message)
             elif isinstance(message, str):
                 yield message.encode()

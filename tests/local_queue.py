@@ -23,7 +23,11 @@ class LocalManager(PubSubManager):
     def __init__(self, channel, write_only=False, form=json.dumps, **options):
         super().__init__(channel, write_only, **options)
         self._form = form
-        self._subscribed = threading.Event()
+        self._interrupted = threading.Event()
+
+    def interrupt(self):
+        """End the subscription; the process listens anew."""
+        self._interrupted.set()
 
     def _publish(self, data):
         json.dumps(data)
@@ -34,15 +38,13 @@ class LocalManager(PubSubManager):
         mine = queue.SimpleQueue()
         self._channels.setdefault(self.channel, []).append(mine)
         try:
-            while True:
-                data = mine.get()
-                if data is None:
-                    return
-                yield self._form(data)
+            while not self._interrupted.is_set():
+                try:
+                    data = mine.get(timeout=0.05)
+                except queue.Empty:
+                    yield None
+                else:
+                    yield self._form(data)
         finally:
+            self._interrupted.clear()
             self._channels[self.channel].remove(mine)
-
-    def end(self):
-        super().end()
-        for waiting in list(self._channels.get(self.channel, ())):
-            waiting.put(None)  # those who don't end listen again
