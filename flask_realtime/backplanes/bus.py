@@ -37,7 +37,7 @@ STALE = 60.0
 FASTEST, SLOWEST = 0.1, 2.0
 """Seconds from one try to the next, at first and at most; a bit less or more, so that not all come at once."""
 
-EAGER, EAGERLY = 15.0, 0.4
+EAGER, EAGERLY = 30.0, 0.4
 """Most brokers that go are back at once: seconds of an outage in which tries are closer, and how far apart at most."""
 
 GATHERING = 3.0

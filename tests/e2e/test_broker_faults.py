@@ -1,4 +1,7 @@
-"""Brokers that go and come back, and what nobody should have sent: what is lost, what is told, who notices."""
+"""Brokers that go and come back, and what nobody should have sent: what is lost, what is told, who notices.
+
+``BROKER_DOWN`` is how many seconds a broker is away that is killed in the midst of a broadcast.
+"""
 
 import collections
 import contextlib
@@ -6,6 +9,7 @@ import hashlib
 import hmac
 import itertools
 import json
+import os
 import random
 import subprocess
 import sys
@@ -21,7 +25,7 @@ from .servers import CRASH, wait_until
 pytestmark = [pytest.mark.e2e, pytest.mark.services]
 
 EVENTS, RATE = 10_000, 1500  # of each sender, and how many a second
-DOWN = 2  # seconds
+DOWN = float(os.environ.get("BROKER_DOWN", "2"))  # seconds
 BACK = 5  # seconds after which a process has to be subscribed again
 PASSWORD = "hush-hush"
 PROTECTED = ["--requirepass", PASSWORD]
