@@ -5,6 +5,9 @@
 //   ["open", COUNT, MS]  COUNT clients, each with an address of its own, every other one over polling, which wait about
 //                        so many milliseconds before they connect again; they join a room that is called as their
 //                        transport. Answered when all are there.
+//   ["talk", FILE, MS]   from now on each emits the event "mark" with the file, its own number and the event's, again
+//                        and again after so many milliseconds, and sends it once more when no acknowledgement came
+//   ["hush"]             no longer; answered with the numbers that were acknowledged to each when all are
 //   ["connected"]        answered with their ids when all are connected
 //   ["heard", NUMBER]    answered with what each has heard when all have heard so many events at least
 //   ["mark", TEXT]       answered with what each has heard before the event "mark" with this text, which is forgotten
@@ -25,8 +28,10 @@ function open(number, delay) {
     extraHeaders: { "X-Forwarded-For": `10.${number}.${(number * 7) % 256}.7` },
     reconnectionDelay: delay,
     reconnectionDelayMax: 5 * delay,
+    retries: 10,
+    ackTimeout: 10_000,
   });
-  const client = { socket, transport, heard: [], connects: [], disconnects: 0, sids: [] };
+  const client = { socket, transport, heard: [], connects: [], disconnects: 0, sids: [], said: 0, acknowledged: [] };
   socket.on("connect", () => {
     client.connects.push(Date.now());
     client.sids.push(socket.id);
@@ -71,6 +76,27 @@ const commands = {
     await all((client) => client.socket.connected, "a connection");
     const join = ({ socket, transport }) => socket.timeout(WAIT).emitWithAck("join", transport);
     await Promise.all(clients.map(join));
+  },
+
+  async talk(file, pause) {
+    clients.forEach((client, who) => {
+      const say = async () => {
+        const number = client.said++;
+        client.acknowledged.push(await client.socket.emitWithAck("mark", file, who, number));
+        waiting();
+      };
+      const start = () => {
+        say();
+        client.talk = setInterval(say, pause);
+      };
+      client.talk = setTimeout(start, (who / clients.length) * pause);
+    });
+  },
+
+  async hush() {
+    for (const client of clients) clearInterval(client.talk);
+    await all((client) => client.acknowledged.length === client.said, "all acknowledgements");
+    return clients.map((client) => client.acknowledged);
   },
 
   async connected() {
