@@ -187,9 +187,10 @@ def _put_back(value, attachments):
 def fence(sender, *clients):
     """Let a server say to everybody that this is all, and return what each client heard before.
 
-    What one process emits arrives in order, so whatever it emitted before has arrived by then, or never will.
+    What one process emits arrives in order, so whatever it emitted before has arrived by then, or never will. What
+    another process said so to a client that has gone since may come to those who came after it, and doesn't count.
     """
     mark = f"{time.monotonic_ns()}"
     for namespace in {client.namespace for client in clients}:
         sender.do("emit", "fence", mark, namespace=namespace)
-    return [client.until("fence", mark) for client in clients]
+    return [[told for told in client.until("fence", mark) if told[0] != "fence"] for client in clients]
