@@ -1,8 +1,10 @@
 """Line 20: a stop tells everybody at once, lets handlers end and answer, and takes no longer than they do."""
 
 import contextlib
+import json
 import os
 import signal
+import socket
 import threading
 import time
 
@@ -38,12 +40,13 @@ class Crowd:
     def __init__(self, server, gate, way):
         self.names, self.gate = [], gate
         # gunicorn, Flask's command and uWSGI with gevent take no more connections once they stop; uWSGI still does
-        # where we stop it, and gunicorn's workers for greenlets do within the second in which they notice.
+        # where we stop it, and gunicorn's workers for greenlets do within the second in which they notice. Of uWSGI's
+        # threads the one that gets the signal may be the one that takes connections.
         self.ends = ([ACK, "1"],)
-        if server.kind in ("gunicorn-gevent", "gunicorn-eventlet"):
+        if server.kind in ("gunicorn-gevent", "gunicorn-eventlet", "uwsgi-threads"):
             self.ends = ([ACK], [ACK, "1"])
         elif server.kind.startswith("uwsgi"):
-            if server.kind != "uwsgi-threads" and way != "stop()":
+            if way != "stop()":
                 self.ends = ([ACK],)
         elif server.kind.startswith(("gunicorn", "flask")):
             self.ends = ([ACK],)
@@ -88,9 +91,20 @@ class Crowd:
         assert left == [1] * len(self.names), dict(zip(self.names, left, strict=True))
 
 
+def rests(server, directory):
+    """Return whether none of uWSGI's threads serves a request. A client has its answer a moment before that."""
+    with contextlib.closing(socket.socket(socket.AF_UNIX)) as stats:
+        stats.settimeout(LIMIT)
+        stats.connect(f"{directory}/{server.port}.stats")
+        (worker,) = json.loads(b"".join(iter(lambda: stats.recv(65536), b"")))["workers"]
+    return not any(core["in_request"] for core in worker["cores"])
+
+
 def stops(server, way, row, gate):
     """Stop a server that a crowd is connected to."""
     crowd = Crowd(server, gate, way)
+    if server.kind == "uwsgi-threads":  # would run nothing at its end, else
+        wait_until(lambda: rests(server, gate.parent), what="uWSGI to have no request")
     began = time.monotonic()
     if WAYS[way] is None:
         assert server.get("/stop") == b"stopping"

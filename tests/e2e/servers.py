@@ -165,7 +165,7 @@ def uwsgi_router(port, directory):
 
 
 def uwsgi_threads(port, directory):
-    return uwsgi(port, "--threads", str(pool_size()), *DIRECT)
+    return uwsgi(port, "--threads", str(pool_size()), "--stats", f"{directory}/{port}.stats", *DIRECT)
 
 
 def gunicorn_tls(port, directory):
