@@ -100,11 +100,15 @@ def row(rows, kind):
 def start(kind, tmp_path_factory):
     """Return a function that starts a server for one test module: ``start(**options)``; all are judged at the end."""
     directory = tmp_path_factory.mktemp("chaos")
+    servers = []
     with contextlib.ExitStack() as stack:
 
         def make(alarm=CRASH, **options):
             server = Server(kind, directory, alarm=alarm, **options)
+            servers.append(server)
             stack.callback(server.stop)
             return server
 
         yield make
+        for server in servers:
+            server.begin_to_stop()

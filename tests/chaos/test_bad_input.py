@@ -18,6 +18,8 @@ from e2e.servers import wait_until
 from . import corpus
 from .wires import POLLING, Wire, descriptors, exchange, open_session, post, request, text
 
+pytestmark = pytest.mark.alone
+
 AT_ONCE = 8
 DAMAGE = ("Traceback", "CRITICAL", "Internal Server Error")
 

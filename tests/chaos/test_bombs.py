@@ -13,6 +13,8 @@ from .corpus import MAX, PLACEHOLDER
 from .test_bad_input import Healthy, damage
 from .wires import Wire, frame, memory, open_session, request, reset_peak, text
 
+pytestmark = pytest.mark.alone
+
 ALLOWED = 2 * MAX + 4_000_000  # bytes of growth for each connection that attacks
 KEPT = 2_000_000  # of what one thread has freed, malloc keeps for that thread; several threads take turns in reading
 PIECE = bytes(65_536)

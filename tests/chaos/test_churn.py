@@ -13,6 +13,8 @@ from e2e.servers import KINDS, wait_until
 from .peers import LIMIT, joined, joined_polling
 from .watching import Most, descriptors, memory, threads
 
+pytestmark = pytest.mark.alone
+
 AT_ONCE = 8
 THREADS = 40  # at most
 TLS_THREADS = 100  # each request and each connection that is being closed holds one there

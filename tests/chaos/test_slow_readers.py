@@ -10,6 +10,8 @@ from e2e.servers import wait_until
 from .peers import LIMIT, joined, joined_polling
 from .watching import Most, descriptors, memory, threads
 
+pytestmark = pytest.mark.alone
+
 SLOW, GOOD = 10, 20
 ROUND, SIZE = 10, 100_000  # a megabyte at a time
 ALLOWED = 8 * 1024 + SLOW * 2 * 1024  # KB; the limit of each is a megabyte, and a copy of it may be under way

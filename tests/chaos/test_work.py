@@ -10,6 +10,8 @@ from e2e.servers import KINDS, Server, wait_until
 from .peers import LIMIT, joined, joined_polling
 from .watching import threads
 
+pytestmark = pytest.mark.alone
+
 EVENTS, PAD = 2000, "x" * 1000
 PATIENT = {"ping_interval": 300}
 

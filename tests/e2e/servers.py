@@ -249,6 +249,7 @@ class Server:
     """
 
     exit_codes = (0,)
+    told = False  # to stop
 
     def __init__(self, kind, directory, *, port=0, alarm=ALARM, **options):
         self.kind = kind
@@ -382,14 +383,19 @@ class Server:
         for asker in askers:
             asker.join()
 
+    def begin_to_stop(self):
+        """Tell the server to stop, once."""
+        if not self.told and self.process.poll() is None:
+            self.process.send_signal(self.row.stop_signal)
+        self.told = True
+
     def stop(self):
         """Stop the server, and judge its exit and its log.
 
         Raises:
             AssertionError: When it did not stop in time, or its log holds what ``alarm`` matches.
         """
-        if self.process.poll() is None:
-            self.process.send_signal(self.row.stop_signal)
+        self.begin_to_stop()
         try:
             code = self.process.wait(STOP_LIMIT)
         except subprocess.TimeoutExpired:
