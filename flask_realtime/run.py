@@ -93,14 +93,14 @@ def run(extension: SocketIO, app: flask.Flask, host: str | None, port: int | Non
 
     def serve() -> None:
         server = module.Server(app, host, port, log, settings)
-        below.eio.runtime.hub.start()  # signals can wake it, and nothing else
-        print(f" * Running on {server.url} ({extension.async_mode}, pid {os.getpid()})", file=sys.stderr)
-        if reload:  # signals are the reloader's, which ends the process; the clients are told as it ends
-            below.eio.gateway.exchanges.take_back = server.take_back
-            _interrupt_main(below.eio.runtime)
-            server.serve()
-        else:
-            _serve(extension, server, server.serve, server.take_back)
+        with below.eio.runtime.heeding_signals():
+            print(f" * Running on {server.url} ({extension.async_mode}, pid {os.getpid()})", file=sys.stderr)
+            if reload:  # signals are the reloader's, which ends the process; the clients are told as it ends
+                below.eio.gateway.exchanges.take_back = server.take_back
+                _interrupt_main(below.eio.runtime)
+                server.serve()
+            else:
+                _serve(extension, server, server.serve, server.take_back)
 
     if reload:
         _leave_interrupts()
@@ -172,7 +172,7 @@ def _serve(
     extension.wsgi_server = server
     exchanges = below.eio.gateway.exchanges
     exchanges.take_back = take_back
-    restore = _on_signals(lambda: _end(server, below), below.eio.hurry, below.eio.runtime.nudge)
+    restore = _on_signals(lambda: _end(server, below), below.eio.hurry)
     try:
         below.begin()
         serve()
@@ -225,9 +225,7 @@ def _end_gunicorn(below: face.Server) -> bool:
     return master is not None
 
 
-def _on_signals(
-    end: Callable[[], object], hurry: Callable[[], object], nudge: Callable[[], object]
-) -> Callable[[], object]:
+def _on_signals(end: Callable[[], object], hurry: Callable[[], object]) -> Callable[[], object]:
     """Call ``end`` at SIGTERM and Ctrl-C, ``hurry`` when they come again; returns what restores the earlier state."""
     numbers = [signal.SIGTERM]
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else the program has its own, or ignores it
@@ -236,7 +234,6 @@ def _on_signals(
 
     def handle(*args: object) -> None:
         next(calls, hurry)()
-        nudge()
 
     try:
         before = {number: signal.signal(number, handle) for number in numbers}

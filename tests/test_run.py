@@ -6,6 +6,8 @@ import os
 import signal
 import socket
 import struct
+import subprocess
+import sys
 import threading
 import time
 
@@ -171,6 +173,63 @@ def test_another_server_is_told_by_a_signal(app, monkeypatch, main, number):
     finally:
         signal.signal(number, before)
     assert told == [number]
+
+
+HEADS = {
+    "threading": "from _thread import start_new_thread as start",
+    "gevent": (
+        "from gevent import monkey; monkey.patch_all()\n"
+        "start = monkey.get_original('_thread', 'start_new_thread')"
+    ),
+    "gevent, nothing patched": "import gevent; from _thread import start_new_thread as start",
+    "eventlet": (
+        "import warnings; warnings.simplefilter('ignore')\n"
+        "import eventlet; eventlet.monkey_patch()\n"
+        "from eventlet.patcher import original; start = original('_thread').start_new_thread"
+    ),
+}
+
+ASTRAY = """
+import signal, sys
+
+import flask
+from flask_realtime import SocketIO
+
+app = flask.Flask(__name__)
+extension = SocketIO(app, async_mode=sys.argv[1])
+
+
+def tell():
+    sys.stdin.readline()
+    while signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        pass
+    signal.pthread_kill(thread, getattr(signal, sys.argv[2]))
+
+
+thread = start(tell, ())
+extension.run(app, port=0, allow_unsafe_werkzeug=True)
+print("ended", signal.set_wakeup_fd(-1))
+"""
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+@pytest.mark.parametrize("head", HEADS)
+def test_a_signal_wakes_an_idle_server_also_when_another_thread_gets_it(tmp_path, head, name):
+    mode = head.partition(",")[0]
+    if mode != "threading":
+        pytest.importorskip(mode, reason=f"needs flask_realtime[{mode}]", exc_type=ImportError)
+    program = tmp_path / "program.py"
+    program.write_text(f"{HEADS[head]}\n{ASTRAY}")
+    command = [sys.executable, str(program), mode, name]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as process:
+        try:
+            while "Running on" not in process.stderr.readline():
+                assert process.poll() is None
+            assert process.communicate("now\n", LIMIT) == ("ended -1\n", "")
+        finally:
+            process.kill()
+    assert process.returncode == 0
 
 
 def test_sigterm_ends_a_server_of_the_main_thread(app):

@@ -13,11 +13,14 @@ program's other threads, which may emit too.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import selectors
+import signal
+import socket
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, Protocol
 
@@ -303,11 +306,6 @@ class GreenHub(Hub):
         else:
             super()._wake()
 
-    def nudge(self) -> None:
-        """Wake the green library's loop from a signal handler: eventlet's sleeps on, whatever is to be called soon."""
-        if self.running:
-            super()._wake()
-
     def forget(self, descriptor: int) -> None:
         self._kernel.forget(descriptor)
 
@@ -406,16 +404,36 @@ class Greens(Threads):
         hub.call_soon(self._kernel.spawn, run)
         ended.acquire(timeout=limit)
 
-    def nudge(self) -> None:
-        assert isinstance(self.hub, GreenHub)
-        self.hub.nudge()
+    @contextlib.contextmanager
+    def heeding_signals(self) -> Iterator[None]:
+        """Meanwhile each signal wakes the green library's loop, by a byte that the interpreter itself writes.
+
+        Else it may sleep on, and the signal's handler wait with it: the signal came when the loop was just about to
+        sleep, or another thread got it. eventlet's sleeps on even when the handler has run.
+        """
+        inside, outside = socket.socketpair()
+        with inside, outside:
+            inside.setblocking(False)
+            outside.setblocking(False)
+            try:
+                before = signal.set_wakeup_fd(outside.fileno(), warn_on_full_buffer=False)
+            except ValueError:  # this isn't the main thread, which alone gets signals
+                yield
+                return
+            self.hub.start()  # it attaches the kernel
+            watch = self._kernel.watch(inside.fileno(), lambda: inside.recv(4096))
+            watch.start()
+            try:
+                yield
+            finally:
+                watch.stop()
+                signal.set_wakeup_fd(before)
 
     def interrupt(self, error: BaseException) -> None:
         main = self._kernel.current()
         while main.parent is not None:
             main = main.parent
         self._kernel.soon(main.throw, error)  # here it would strike whichever greenlet runs, in the midst of its work
-        self.nudge()
 
     @property
     def within(self) -> bool:

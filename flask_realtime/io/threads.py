@@ -16,8 +16,8 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from time import perf_counter
 from typing import Any
@@ -430,8 +430,10 @@ class Threads:
         """Call a function that waits for what lives in the runtime, and wait for its end, ``limit`` seconds at most."""
         function()
 
-    def nudge(self) -> None:
-        """Let a loop that sleeps see what a signal handler has done; threads do anyway."""
+    @contextmanager
+    def heeding_signals(self) -> Iterator[None]:
+        """Meanwhile signals wake what serves in this thread; threads look for them anyway."""
+        yield
 
     def interrupt(self, error: BaseException) -> None:
         """Raise an error where the program's main thread waits. Called by signal handlers."""
