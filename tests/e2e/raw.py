@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import struct
+import time
 import uuid
 from typing import NamedTuple
 from urllib.parse import urlencode
@@ -123,10 +124,16 @@ class Polling:
         return json.loads(answer.removeprefix(prefix))["sid"]
 
     def alive(self):
-        """Tell whether an event of this session is still answered; it must have no pending poll."""
+        """Tell whether an event of this session is still answered; it must have no pending poll.
+
+        As long as the server believes an upgrade to be under way, polls get the packet that says nothing.
+        """
         if self.post('42999["sync"]').status != 200:
             return False
+        end = time.monotonic() + 20
         answer = self.poll()
+        while answer.body == b"6" and time.monotonic() < end:
+            answer = self.poll()
         return answer.status == 200 and '43999["synced"]' in answer.text.split(SEPARATOR)
 
 
