@@ -21,6 +21,7 @@ import argparse
 import ast
 import atexit
 import collections
+import faulthandler
 import gc
 import importlib
 import json
@@ -45,6 +46,8 @@ from flask_realtime import (
     send,
 )
 from flask_realtime.health import health_blueprint
+
+faulthandler.register(signal.SIGRTMIN)  # for the tests to see where a server hangs
 
 FILE = __file__
 COUNTED_PACKAGES = ("flask_realtime", "websockets", "simple_websocket")

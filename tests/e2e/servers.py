@@ -5,6 +5,7 @@ A new server is one row of ``KINDS``; all tests of this directory then run again
 """
 
 import ast
+import contextlib
 import functools
 import http.client
 import json
@@ -399,15 +400,27 @@ class Server:
         try:
             code = self.process.wait(STOP_LIMIT)
         except subprocess.TimeoutExpired:
+            self.say_where()
             self.process.kill()
             self.process.wait()
-            raise AssertionError(f"{self.kind} did not stop in {STOP_LIMIT} s:\n{self.tail()}") from None
+            raise AssertionError(f"{self.kind} did not stop in {STOP_LIMIT} s:\n{self.tail(20_000)}") from None
         assert code in self.exit_codes, f"{self.kind} ended with {code}:\n{self.tail()}"
         lines = ORDERED.sub("", self.log.read_text(errors="replace")).splitlines()
         found = [number for number, line in enumerate(lines) if self.alarm.search(line)]
         if found:
             excerpt = "\n".join(lines[max(0, found[0] - 5) : found[0] + 40])
             raise AssertionError(f"{len(found)} alarming lines in the log of {self.kind}, the first:\n{excerpt}")
+
+    def say_where(self):
+        """Let each process write into the log what its threads are doing."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        for process in (str(self.process.pid), *children):
+            status = Path(f"/proc/{process}/status").read_text()
+            if int(re.search(r"SigCgt:\s*(\w+)", status)[1], 16) >> (signal.SIGRTMIN - 1) & 1:
+                size = self.log.stat().st_size
+                os.kill(int(process), signal.SIGRTMIN)
+                with contextlib.suppress(AssertionError):
+                    wait_until(lambda before=size: self.log.stat().st_size > before, limit=2)
 
     def tail(self, size=4000):
         """Return the end of the log."""
