@@ -9,8 +9,9 @@ import os
 import signal
 import ssl
 import sys
+import time
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 import flask
 from werkzeug._reloader import run_with_reloader
@@ -22,6 +23,7 @@ from . import socketio as face
 from .errors import ConfigurationError
 from .io import gunicorn, runtimes, uwsgi
 from .io.exchange import TakeBack
+from .io.green import GRACE
 from .io.threads import Threads
 
 if TYPE_CHECKING:
@@ -156,12 +158,14 @@ def _run_werkzeug(
         return
     server = make_server(host, port, app, threaded=True, **settings)
     server.log_startup()
-    _serve(
-        extension,
-        server,
-        lambda: server.serve_forever(poll_interval=0.1),  # the longest that it takes to end
-        lambda sock: server.process_request(sock, sock.getpeername()),
-    )
+
+    def serve() -> None:
+        server.serve_forever(poll_interval=0.1)  # the longest that it takes to end
+        limit = time.monotonic() + GRACE  # the program's end would cut off what is being answered
+        while any(each.server is server for each in tuple(_Handler.answering)) and time.monotonic() < limit:
+            time.sleep(0.005)  # only while the process ends
+
+    _serve(extension, server, serve, lambda sock: server.process_request(sock, sock.getpeername()))
 
 
 def _serve(
@@ -285,6 +289,16 @@ class _Input(io.BufferedReader):
 
 class _Handler(WSGIRequestHandler):
     """Serves one connection."""
+
+    answering: ClassVar[set[_Handler]] = set()
+    """Those that are in the midst of a request."""
+
+    def run_wsgi(self) -> None:
+        self.answering.add(self)
+        try:
+            super().run_wsgi()
+        finally:
+            self.answering.discard(self)
 
     def setup(self) -> None:
         super().setup()

@@ -89,6 +89,48 @@ def test_a_server_may_run_again(app):
     running.end()
 
 
+def test_a_request_is_answered_to_its_end_before_the_program_ends(app, monkeypatch):
+    monkeypatch.setattr("flask_realtime.run.GRACE", LIMIT)
+    order = []
+
+    def page():
+        yield b"begun"
+        server, end = running.extension.wsgi_server, time.monotonic() + LIMIT
+        running.extension.stop()
+        while server.socket.fileno() != -1:  # as long as it takes connections
+            assert time.monotonic() < end
+        follower.join(0.2)
+        order.append("answered")
+        yield b", ended"
+
+    app.add_url_rule("/long", "long", lambda: page())
+    running = Running(app, allow_unsafe_werkzeug=True)
+    follower = running.extension.start_background_task(lambda: (running.thread.join(LIMIT), order.append("ended")))
+    assert running.get("/long") == (200, b"begun, ended")
+    running.end()
+    follower.join(LIMIT)
+    assert order == ["answered", "ended"]
+
+
+def test_the_program_ends_however_long_a_request_takes(app):
+    free = threading.Event()
+
+    def page():
+        yield b"begun"
+        running.extension.stop()
+        yield str(free.wait(LIMIT)).encode()
+
+    app.add_url_rule("/long", "long", lambda: page())
+    running = Running(app, allow_unsafe_werkzeug=True)
+    visitor = threading.Thread(target=running.get, args=("/long",))
+    visitor.start()
+    running.end()
+    assert visitor.is_alive()
+    free.set()
+    visitor.join(LIMIT)
+    assert not visitor.is_alive()
+
+
 def test_the_debugger_is_under_our_layer(app):
     running = Running(app, debug=True, use_reloader=False)
     assert app.debug
