@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 
 import flask
 import pytest
@@ -32,8 +33,8 @@ def app():
 class Running:
     """`SocketIO.run` in a thread."""
 
-    def __init__(self, app, **options):
-        self.extension = SocketIO(app)
+    def __init__(self, app, mode="threading", **options):
+        self.extension = SocketIO(app, async_mode=mode)
         self.thread = threading.Thread(
             target=lambda: self.extension.run(app, port=0, **options), name="runs", daemon=True
         )
@@ -129,6 +130,17 @@ def test_the_program_ends_however_long_a_request_takes(app):
     free.set()
     visitor.join(LIMIT)
     assert not visitor.is_alive()
+
+
+@pytest.mark.parametrize("mode", ["threading", "gevent", "eventlet"])
+def test_a_server_of_another_thread_is_stopped_before_anybody_came(app, mode):
+    if mode != "threading":
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # eventlet's own, about itself
+            pytest.importorskip(mode, reason=f"needs flask_realtime[{mode}]", exc_type=ImportError)
+    running = Running(app, mode, allow_unsafe_werkzeug=True)
+    running.extension.stop()
+    running.end()
 
 
 def test_the_debugger_is_under_our_layer(app):
@@ -243,9 +255,10 @@ extension = SocketIO(app, async_mode=sys.argv[1])
 
 def tell():
     sys.stdin.readline()
-    while signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+    number = getattr(signal, sys.argv[2])
+    while signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
         pass
-    signal.pthread_kill(thread, getattr(signal, sys.argv[2]))
+    signal.pthread_kill(thread, number)
 
 
 thread = start(tell, ())

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import selectors
 import signal
 import socket
@@ -411,6 +412,7 @@ class Greens(Threads):
         Else it may sleep on, and the signal's handler wait with it: the signal came when the loop was just about to
         sleep, or another thread got it. eventlet's sleeps on even when the handler has run.
         """
+        self.hub.start()  # it attaches the kernel, and whoever tells the server to stop finds it
         inside, outside = socket.socketpair()
         with inside, outside:
             inside.setblocking(False)
@@ -420,14 +422,25 @@ class Greens(Threads):
             except ValueError:  # this isn't the main thread, which alone gets signals
                 yield
                 return
-            self.hub.start()  # it attaches the kernel
-            watch = self._kernel.watch(inside.fileno(), lambda: inside.recv(4096))
+            process = os.getpid()
+
+            def heed() -> None:
+                if os.getpid() != process:
+                    watch.stop()  # the bytes are for the process that this one was forked from
+                    return
+                with contextlib.suppress(BlockingIOError):
+                    inside.recv(4096)
+
+            watch = self._kernel.watch(inside.fileno(), heed)
             watch.start()
             try:
                 yield
             finally:
+                try:
+                    signal.set_wakeup_fd(before)
+                except (ValueError, OSError):  # it was closed meanwhile
+                    signal.set_wakeup_fd(-1)
                 watch.stop()
-                signal.set_wakeup_fd(before)
 
     def interrupt(self, error: BaseException) -> None:
         main = self._kernel.current()
