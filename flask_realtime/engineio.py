@@ -463,7 +463,7 @@ class Server:
         self.engine.close_all(*last_words)
         # Before their connections are closed: a proxy that finds one closed asks another server, which knows nobody.
         limit = time.monotonic() + BETWEEN_POLLS
-        while self.engine.farewells and time.monotonic() < limit:
+        while self.engine.farewells and time.monotonic() < limit and self._deadline > 0:
             self.runtime.sleep(0.005)  # as above
         self.gateway.exchanges.close()
         if not self.runtime.stop(max(1.0, self._deadline - time.monotonic())):

@@ -316,7 +316,11 @@ class Exchange:
         """Send an answer; what the socket doesn't take now is left to the hub. Any thread."""
         exchanges = self._exchanges
         session = exchanges.engine.sessions.get(self._sid)
-        over = session is None or session.state is not POLLING or exchanges.closing
+        if session is not None:
+            over = session.state is not POLLING
+        else:
+            over = self._sid not in exchanges.engine.farewells  # else one more poll is to come
+        over = over or exchanges.closing
         last = self._last or over or CLOSE in answered.headers
         data = response(answered, last)
         with self._lock:
@@ -454,7 +458,10 @@ class Exchange:
             return None
         sid = query.get("sid", "")
         session = exchanges.engine.sessions.get(sid)
-        if session is None or session.state is not POLLING:
+        if session is None:
+            if sid not in exchanges.engine.farewells:
+                return None
+        elif session.state is not POLLING:
             return None
         if not origin.covers(head, query):
             exchanges.strangers.add(sid)

@@ -280,19 +280,40 @@ def test_a_stop_gives_up_what_is_not_in_use(site, client):
     assert len(site.exchanges) == 0
 
 
-def test_a_stop_waits_for_who_is_between_two_polls(site, client, monkeypatch):
-    monkeypatch.setattr(engineio, "BETWEEN_POLLS", LIMIT)
+@pytest.fixture
+def stopping(site, client, monkeypatch):
+    """A thread that stops the server, for which the client's last two packets wait."""
+
+    def refuse(sock):
+        raise OSError("it takes no connections any more")
+
+    monkeypatch.setattr(engineio, "BETWEEN_POLLS", 2 * LIMIT)
     client.post('421["echo",1]')
     assert client.posts.answer()[0] == 200
     site.server.emit("news", 1)
-    stopping = threading.Thread(target=site.server.shutdown)
-    stopping.start()
+    site.exchanges.take_back = refuse
+    thread = threading.Thread(target=site.server.shutdown)
+    thread.start()
     while client.sid in site.server.eio.engine.sessions:
-        assert stopping.is_alive()
+        assert thread.is_alive()
+    thread.join(0.1)
+    assert thread.is_alive()
+    return thread
+
+
+def test_a_stop_waits_for_who_is_between_two_polls(client, stopping, caplog):
     assert client.next() == '431[1]\x1e42["news",1]'
-    with Http(site.port) as http:
-        assert http.send("GET", client.query, path=PATH).answer()[2] == b"1"
+    assert stopping.is_alive()
+    assert client.next() == "1"
     stopping.join(LIMIT)
+    assert not stopping.is_alive()
+    assert client.polls.ended()
+    assert caplog.text == ""
+
+
+def test_a_stop_that_is_hurried_waits_for_nobody(site, stopping):
+    site.server.eio.hurry()
+    stopping.join(LIMIT / 2)  # after LIMIT the client's packets are given up in any case
     assert not stopping.is_alive()
 
 
