@@ -10,7 +10,7 @@ import pytest
 from local_queue import LIMIT, LocalManager
 
 import flask_realtime
-from flask_realtime import SocketIO, socketio
+from flask_realtime import SocketIO, managers, socketio
 from flask_realtime.errors import BackplaneError, ClusterTimeoutError, ConfigurationError
 from flask_realtime.health import health_blueprint
 
@@ -242,6 +242,13 @@ def test_a_secret(sites):
     LocalManager(one.manager.channel, write_only=True, secret="s").emit("x", "signed")
     assert received(there) == [["signed"]]
     wait(lambda: two.socketio.stats()["queue"]["refused"] == 6)
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_a_class_of_ones_own_says_that_nothing_has_come(signed):
+    told = iter([None, {"signed": "x"}, None])
+    messages = list(managers._Custom(print, lambda: told, "own://", signed).listen())
+    assert messages == [None, None, b"x" if signed else b'{"signed":"x"}', None]  # the first one: it listens
 
 
 def test_a_server_that_stops_says_so_and_may_begin_again(sites):
