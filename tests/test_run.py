@@ -255,16 +255,22 @@ extension = SocketIO(app, async_mode=sys.argv[1])
 
 def tell():
     sys.stdin.readline()
-    number = getattr(signal, sys.argv[2])
-    while signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
+    while signal.getsignal(number) == before:
         pass
     signal.pthread_kill(thread, number)
 
 
+number = getattr(signal, sys.argv[2])
+before = signal.getsignal(number)
 thread = start(tell, ())
 extension.run(app, port=0, allow_unsafe_werkzeug=True)
 print("ended", signal.set_wakeup_fd(-1))
 """
+
+
+def heed_interrupts():
+    """What a shell starts in the background ignores Ctrl-C, and hands that on."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
@@ -277,7 +283,9 @@ def test_a_signal_wakes_an_idle_server_also_when_another_thread_gets_it(tmp_path
     program.write_text(f"{HEADS[head]}\n{ASTRAY}")
     command = [sys.executable, str(program), mode, name]
     pipe = subprocess.PIPE
-    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as process:
+    with subprocess.Popen(
+        command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, preexec_fn=heed_interrupts
+    ) as process:
         try:
             while "Running on" not in process.stderr.readline():
                 assert process.poll() is None
