@@ -1,4 +1,5 @@
 import os
+import signal
 
 import pytest
 from hypothesis import settings
@@ -6,6 +7,10 @@ from hypothesis import settings
 # How long an example takes says something about the machine and what else it does.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
+
+# What a shell starts in the background ignores Ctrl-C, and hands that on to the programs that it starts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)

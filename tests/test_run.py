@@ -268,11 +268,6 @@ print("ended", signal.set_wakeup_fd(-1))
 """
 
 
-def heed_interrupts():
-    """What a shell starts in the background ignores Ctrl-C, and hands that on."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
 @pytest.mark.parametrize("head", HEADS)
 def test_a_signal_wakes_an_idle_server_also_when_another_thread_gets_it(tmp_path, head, name):
@@ -283,9 +278,7 @@ def test_a_signal_wakes_an_idle_server_also_when_another_thread_gets_it(tmp_path
     program.write_text(f"{HEADS[head]}\n{ASTRAY}")
     command = [sys.executable, str(program), mode, name]
     pipe = subprocess.PIPE
-    with subprocess.Popen(
-        command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, preexec_fn=heed_interrupts
-    ) as process:
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as process:
         try:
             while "Running on" not in process.stderr.readline():
                 assert process.poll() is None

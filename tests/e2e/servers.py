@@ -197,11 +197,6 @@ MORE_KINDS = {
 }
 
 
-def heed_interrupts():
-    """Let Ctrl-C end this process, also when the tests themselves run in the background, where it is ignored."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 @functools.cache
 def gunicorn_help():
     """Return the help text of the installed gunicorn: which options it knows."""
@@ -279,7 +274,6 @@ class Server:
                 stderr=log,
                 stdin=subprocess.DEVNULL,
                 env=environment,
-                preexec_fn=heed_interrupts,
             )
         try:
             self.wait()

@@ -22,7 +22,7 @@ import socketio
 
 from example_app.pictures import DEEPEST, PLACES, SIZES, Order, Problem, render
 
-from .servers import gunicorn_help, heed_interrupts, wait_until
+from .servers import gunicorn_help, wait_until
 from .test_example_app import HERE, ROOT, Server, environment, free_port, tools  # noqa: F401
 
 pytestmark = pytest.mark.e2e
@@ -53,7 +53,6 @@ class Demo:
                 stdout=log,
                 stderr=log,
                 stdin=subprocess.DEVNULL,
-                preexec_fn=heed_interrupts,
             )
         try:
             wait_until(self.is_up, LIMIT, "the demo to start")

@@ -20,7 +20,6 @@ from .servers import (
     free_port,
     gunicorn_help,
     gunicorn_threads,
-    heed_interrupts,
     wait_until,
 )
 
@@ -175,7 +174,6 @@ class Gunicorn:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                preexec_fn=heed_interrupts,
             )
 
     def tail(self, size=4000):

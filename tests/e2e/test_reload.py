@@ -10,7 +10,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from .servers import free_port, heed_interrupts, wait_until
+from .servers import free_port, wait_until
 
 pytestmark = pytest.mark.e2e
 
@@ -53,7 +53,6 @@ class Program:
                 stderr=log,
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,  # as a terminal's, which sends Ctrl-C to all of it
-                preexec_fn=heed_interrupts,
             )
 
     def says(self, text):

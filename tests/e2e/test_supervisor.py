@@ -17,7 +17,7 @@ import socketio
 from services import Redis
 
 from .proxies import FILES, Nginx, replace
-from .servers import gunicorn_help, heed_interrupts, wait_until
+from .servers import gunicorn_help, wait_until
 from .test_nginx import REALIP
 
 pytestmark = [
@@ -128,7 +128,6 @@ class Supervisor:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "supervisor.supervisord", "-c", str(folder / "supervisord.conf")],
                 cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=out, stderr=out,
-                preexec_fn=heed_interrupts,
             )  # fmt: skip
 
     def control(self, *words):
