@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import threading
 import time
 import uuid
 from collections.abc import Iterator, Sequence
@@ -26,6 +27,9 @@ CONNECTING, PATIENCE = 3.0, 5.0
 
 QUIET, PROBE = 1.0, 5
 """Seconds without a message after which a listener says so; and after how many of them it sends a probe."""
+
+MOMENT, LAST = 0.1, 2.0
+"""Seconds that what a connection has taken has to leave: when that one failed, and when all was well."""
 
 SLICE = 0.1
 """Seconds after which whoever waits looks whether the backplane was closed."""
@@ -57,12 +61,13 @@ class Zmq:
         self._head = b'{"type": "message", "channel": %s, "data": ' % json.dumps(channel).encode()
         self._wires = Wires(self.url)
         self._publishing: Push | None = None
+        self._publisher: int | None = None  # the thread that has made it
 
     def publish(self, messages: Sequence[bytes]) -> None:
         """See `Backplane`. The proxy has taken what its connection has taken; more can't be known."""
         self._wires.check()
         if self._publishing is None:
-            self._publishing = Push(self._to, self._wires)
+            self._publishing, self._publisher = Push(self._to, self._wires), threading.get_ident()
         try:
             for data in messages:
                 self._publishing.send(self._head + data + b"}")
@@ -93,8 +98,11 @@ class Zmq:
         return None
 
     def close(self) -> None:
-        """See `Backplane`."""
+        """See `Backplane`. In the thread that has published, what it has published leaves first."""
         self._wires.close()
+        if self._publishing is not None and self._publisher == threading.get_ident():
+            publishing, self._publishing = self._publishing, None
+            publishing.close(LAST)
 
     def __del__(self) -> None:
         # Whoever closed the backplane couldn't close the sockets of the publishing thread.
@@ -196,11 +204,11 @@ class Push:
                 raise BackplaneError(f"the ZeroMQ proxy at {self._wires.url} takes nothing")
         self._socket.send(data)
 
-    def close(self) -> None:
-        """Close. What is on its way still has a moment."""
+    def close(self, linger: float = MOMENT) -> None:
+        """Close; what is on its way has ``linger`` seconds."""
         if self._pid != os.getpid():
             return  # a copy that came with a fork: its threads didn't, and would be waited for
         self._socket.disable_monitor()
         self._monitor.close(linger=0)
-        self._socket.close(linger=100)
+        self._socket.close(linger=int(linger * 1000))
         self._context.term()
