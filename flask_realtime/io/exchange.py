@@ -159,6 +159,11 @@ class Exchanges:
         """Whether one more may be kept."""
         return len(self._all) < 2 * len(self.engine.sessions) + _SPARE and not self.closing
 
+    def answers(self, sid: str) -> bool:
+        """Whether a session's polls find something: it polls, or its last packets still wait."""
+        session = self.engine.sessions.get(sid)
+        return sid in self.engine.farewells if session is None else session.state is POLLING
+
     def may_keep(self, sid: str) -> bool:
         """Whether a connection over which a session's request came may be kept."""
         session = self.engine.sessions.get(sid)
@@ -315,12 +320,7 @@ class Exchange:
     def _respond(self, answered: Respond) -> None:
         """Send an answer; what the socket doesn't take now is left to the hub. Any thread."""
         exchanges = self._exchanges
-        session = exchanges.engine.sessions.get(self._sid)
-        if session is not None:
-            over = session.state is not POLLING
-        else:
-            over = self._sid not in exchanges.engine.farewells  # else one more poll is to come
-        over = over or exchanges.closing
+        over = not exchanges.answers(self._sid) or exchanges.closing
         last = self._last or over or CLOSE in answered.headers
         data = response(answered, last)
         with self._lock:
@@ -457,11 +457,7 @@ class Exchange:
         except ValueError:
             return None
         sid = query.get("sid", "")
-        session = exchanges.engine.sessions.get(sid)
-        if session is None:
-            if sid not in exchanges.engine.farewells:
-                return None
-        elif session.state is not POLLING:
+        if not exchanges.answers(sid):
             return None
         if not origin.covers(head, query):
             exchanges.strangers.add(sid)
