@@ -72,8 +72,7 @@ class Zmq:
             for data in messages:
                 self._publishing.send(self._head + data + b"}")
         except BackplaneError:
-            self._publishing.close()
-            self._publishing = None
+            self._drop(MOMENT)
             raise
 
     def listen(self) -> Iterator[bytes | None]:
@@ -100,15 +99,19 @@ class Zmq:
     def close(self) -> None:
         """See `Backplane`. In the thread that has published, what it has published leaves first."""
         self._wires.close()
-        if self._publishing is not None and self._publisher == threading.get_ident():
-            publishing, self._publishing = self._publishing, None
-            publishing.close(LAST)
+        if self._publisher == threading.get_ident():
+            self._drop(LAST)
 
     def __del__(self) -> None:
         # Whoever closed the backplane couldn't close the sockets of the publishing thread.
-        publishing = getattr(self, "_publishing", None)
+        if getattr(self, "_publishing", None) is not None:
+            self._drop(MOMENT)
+
+    def _drop(self, linger: float) -> None:
+        """Forget the connection to the first port; what is on its way has ``linger`` seconds."""
+        publishing, self._publishing = self._publishing, None
         if publishing is not None:
-            publishing.close()
+            publishing.close(linger)
 
     def _messages(self, socket: Any, probe: Push) -> Iterator[bytes | None]:
         mark = json.dumps({"type": "probe", "channel": self._channel, "data": uuid.uuid4().hex}).encode()
