@@ -10,7 +10,6 @@ import subprocess
 import sys
 import threading
 import time
-import warnings
 
 import flask
 import pytest
@@ -28,6 +27,12 @@ def app():
     app.add_url_rule("/", "page", lambda: "page")
     app.add_url_rule("/broken", "broken", lambda: 1 / 0)
     return app
+
+
+def need(mode):
+    """Skip the test where what the mode needs isn't installed."""
+    if mode != "threading":
+        pytest.importorskip(mode, reason=f"needs flask_realtime[{mode}]", exc_type=ImportError)
 
 
 class Running:
@@ -134,10 +139,7 @@ def test_the_program_ends_however_long_a_request_takes(app):
 
 @pytest.mark.parametrize("mode", ["threading", "gevent", "eventlet"])
 def test_a_server_of_another_thread_is_stopped_before_anybody_came(app, mode):
-    if mode != "threading":
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # eventlet's own, about itself
-            pytest.importorskip(mode, reason=f"needs flask_realtime[{mode}]", exc_type=ImportError)
+    need(mode)
     running = Running(app, mode, allow_unsafe_werkzeug=True)
     running.extension.stop()
     running.end()
@@ -272,8 +274,7 @@ print("ended", signal.set_wakeup_fd(-1))
 @pytest.mark.parametrize("head", HEADS)
 def test_a_signal_wakes_an_idle_server_also_when_another_thread_gets_it(tmp_path, head, name):
     mode = head.partition(",")[0]
-    if mode != "threading":
-        pytest.importorskip(mode, reason=f"needs flask_realtime[{mode}]", exc_type=ImportError)
+    need(mode)
     program = tmp_path / "program.py"
     program.write_text(f"{HEADS[head]}\n{ASTRAY}")
     command = [sys.executable, str(program), mode, name]

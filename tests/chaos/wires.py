@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from e2e.raw import PATH
+from e2e.servers import children
 
 LIMIT = 20  # seconds for any answer
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
@@ -209,9 +210,9 @@ def worker(server):
     """Return the number of the process that serves: the worker where there is a master."""
     pid = server.process.pid
     if server.kind.startswith(("gunicorn", "uwsgi")):
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        assert len(children) == 1, children
-        return int(children[0])
+        found = children(pid)
+        assert len(found) == 1, found
+        return found[0]
     return pid
 
 

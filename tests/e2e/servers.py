@@ -407,12 +407,11 @@ class Server:
 
     def say_where(self):
         """Let each process write into the log what its threads are doing."""
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        for process in (str(self.process.pid), *children):
+        for process in (self.process.pid, *children(self.process.pid)):
             status = Path(f"/proc/{process}/status").read_text()
             if int(re.search(r"SigCgt:\s*(\w+)", status)[1], 16) >> (signal.SIGRTMIN - 1) & 1:
                 size = self.log.stat().st_size
-                os.kill(int(process), signal.SIGRTMIN)
+                os.kill(process, signal.SIGRTMIN)
                 with contextlib.suppress(AssertionError):
                     wait_until(lambda before=size: self.log.stat().st_size > before, limit=2)
 
@@ -424,6 +423,14 @@ class Server:
 def uncounted(environment):
     """Return an environment in which coverage doesn't look on."""
     return {name: value for name, value in environment.items() if not name.startswith("COVERAGE_PROCESS")}
+
+
+def children(pid):
+    """List the processes that a process has started."""
+    found = []
+    for path in Path(f"/proc/{pid}/task").glob("*/children"):
+        found.extend(map(int, path.read_text().split()))
+    return found
 
 
 def wait_until(condition, limit=15, what="the condition"):

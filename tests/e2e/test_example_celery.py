@@ -22,7 +22,7 @@ import socketio
 
 from example_app.pictures import DEEPEST, PLACES, SIZES, Order, Problem, render
 
-from .servers import gunicorn_help, wait_until
+from .servers import children, gunicorn_help, wait_until
 from .test_example_app import HERE, ROOT, Server, environment, free_port, tools  # noqa: F401
 
 pytestmark = pytest.mark.e2e
@@ -84,14 +84,6 @@ class Demo:
         assert self.log.endswith("==> Stopped\n"), self.log
         assert not re.search(alarm, self.log), self.log
         wait_until(lambda: not any(map(runs, own + pool)), 10, "the end of all processes")
-
-
-def children(pid: int) -> list[int]:
-    """List the processes that a process has started."""
-    found = []
-    for path in Path(f"/proc/{pid}/task").glob("*/children"):
-        found.extend(map(int, path.read_text().split()))
-    return found
 
 
 def runs(pid: int) -> bool:
