@@ -516,7 +516,7 @@ class Server:
         return self.runtime.spawn(target, *args, **kwargs)
 
     def sleep(self, seconds: float = 0) -> None:
-        """Let others run for some seconds."""
+        """Let others run for some seconds; with 0, for one turn of those that wait."""
         self.runtime.sleep(seconds)
 
     def create_queue(self, *args: Any, **kwargs: Any) -> queue.Queue[Any]:

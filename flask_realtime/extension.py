@@ -510,7 +510,7 @@ class SocketIO:
         return self.serving.start_background_task(target, *args, **kwargs)
 
     def sleep(self, seconds: float = 0) -> None:
-        """Let others run for some seconds."""
+        """Let others run for some seconds; with 0, for one turn of those that wait."""
         self.serving.sleep(seconds)
 
     def test_client(

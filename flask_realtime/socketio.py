@@ -512,7 +512,7 @@ class Server:
         return self.eio.start_background_task(target, *args, **kwargs)
 
     def sleep(self, seconds: float = 0) -> None:
-        """Let others run for some seconds."""
+        """Let others run for some seconds; with 0, for one turn of those that wait."""
         self.eio.sleep(seconds)
 
 

@@ -28,6 +28,7 @@ except AttributeError:  # no Linux
     _epoll = None
 
 logger = logging.getLogger("flask_realtime.io")
+ROUND = 1e-9  # seconds: enough for a round of the loop, while 0 would be 50 turns among those who can run already
 
 
 class Gevent:
@@ -87,7 +88,7 @@ class Gevent:
         return task
 
     def sleep(self, seconds: float) -> None:
-        gevent.sleep(seconds)
+        gevent.sleep(max(seconds, ROUND))
 
 
 class _Watch:

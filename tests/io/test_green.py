@@ -322,6 +322,23 @@ def test_who_ends_the_greenlet_of_a_handler_later_strikes_nobody(home):
     line.close()
 
 
+def test_whoever_only_yields_lets_messages_in_at_every_turn(home):
+    home = home()
+    seen = threading.Event()
+    line = Line(home, lambda message: seen.set())
+
+    def work():
+        line.send("one")
+        turns = 0
+        while not seen.is_set():
+            turns += 1
+            home.kernel.sleep(0)
+        return turns
+
+    assert run(home, work)[1] <= 3
+    line.close()
+
+
 def test_the_leader_is_replaced_wherever_it_waits(home, caplog):
     """A handler of the log may, for one."""
     home = home()
