@@ -57,7 +57,7 @@ def make(
         order: What to make.
         tell: Takes the news.
         check: Called before each news; raises Cancelled to end the work.
-        pause: Called after each row.
+        pause: Called every few milliseconds.
 
     Returns:
         The PNG, and how many seconds it took.
