@@ -3,7 +3,7 @@
 import { chromium } from 'playwright-core';
 import assert from 'node:assert/strict';
 
-export const LIMIT = 15_000; // ms for anything that is waited for
+export const LIMIT = 30_000; // ms for anything that is waited for
 const VIEWPORTS = {
   desk: { viewport: { width: 1280, height: 800 } },
   phone: { viewport: { width: 390, height: 844 }, deviceScaleFactor: 2, isMobile: true, hasTouch: true },

@@ -7,7 +7,7 @@ import assert from 'node:assert/strict';
 import { open as openWindow, play } from './browser.mjs';
 
 const [scenario, url, viewport, maker, screenshot] = process.argv.slice(2);
-const LONG = 60_000; // ms for a picture, on a machine that has other things to do as well
+const LONG = 180_000; // ms for a picture, on a machine that has other things to do as well
 const open = (options) => openWindow(`${url}/darkroom/`, viewport, options);
 
 async function order(page, place, depth = 0, size = 'small') {

@@ -18,11 +18,11 @@ import pytest
 from .proxies import NGINX_ALARM, NGINX_CRASH, Nginx
 from .servers import gunicorn_help
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(500)]
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
-LIMIT = 60  # seconds for one scenario, browser start included
+LIMIT = 200  # seconds for one scenario, browser start included
 
 Browse = Callable[..., None]
 
