@@ -8,6 +8,9 @@ from hypothesis import settings
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
+# Where this says CI, pytest shows every difference between two long lists; it computes for minutes.
+os.environ.pop("CI", None)
+
 # What a shell starts in the background ignores Ctrl-C, and hands that on to the programs that it starts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)

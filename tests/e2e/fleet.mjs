@@ -16,7 +16,7 @@ import { createInterface } from "node:readline";
 import { io } from "socket.io-client";
 
 const url = process.argv[2];
-const WAIT = 40_000; // milliseconds for what a command waits for
+const WAIT = 90_000; // milliseconds for what a command waits for
 const clients = [];
 let waiting = () => {};
 

@@ -174,7 +174,7 @@ def test_a_broker_that_is_killed_in_the_midst_of_a_broadcast(outage, tmp_path):
         outage.broker.start()
         back = time.monotonic()
         for server in servers:
-            wait_until(lambda server=server: queue(server)["connected"], 30, "the way to the broker")
+            wait_until(lambda server=server: queue(server)["connected"], 60, "the way to the broker")
         seconds = time.monotonic() - back
 
         errors = outside.communicate(timeout=60)[1]

@@ -3,6 +3,7 @@
 ``FLEET_ROUNDS`` is how often the rolling restart goes round.
 """
 
+import collections
 import contextlib
 import itertools
 import json
@@ -42,7 +43,7 @@ class Crowd:
 
     def tell(self, *command):
         """Return the answer to a command of fleet.mjs."""
-        late = threading.Timer(60, self.process.kill)
+        late = threading.Timer(120, self.process.kill)
         late.start()
         try:
             self.process.stdin.write(json.dumps(command) + "\n")
@@ -77,17 +78,17 @@ class Fleet:
 
     def all_there(self):
         """Wait until every client is at a process, and knows it."""
-        wait_until(lambda: set().union(*self.sids()).issuperset(self.crowd.tell("connected")), 30, "all clients")
+        wait_until(lambda: set().union(*self.sids()).issuperset(self.crowd.tell("connected")), 100, "all clients")
 
     def outside(self, program, count):
         """Begin to run a program that emits."""
         command = [sys.executable, "-c", program, self.queue["message_queue"], self.queue["channel"], str(count)]
         return subprocess.Popen(command, env=dict(os.environ))
 
-    def home(self, report):
-        """Return the number of the server that a client is at."""
-        (number,) = [n for n, sids in enumerate(self.sids()) if report["sids"][-1] in sids]
-        return number
+    def homes(self, reports):
+        """Return the number of the server that each client is at."""
+        at = {sid: number for number, sids in enumerate(self.sids()) for sid in sids}
+        return [at[report["sids"][-1]] for report in reports]
 
     def sids(self):
         return [set(server.get_json("/sids")) if server.process.poll() is None else set() for server in self.servers]
@@ -146,7 +147,7 @@ def test_clients_of_a_process_that_died_come_back_and_the_others_notice_nothing(
     # One of the servers is gone after this test.
     crowd, (killed, emitter, other) = fleet.crowd, fleet.servers
     before = crowd.until(killed)
-    homes = [fleet.home(report) for report in before]
+    homes = fleet.homes(before)
     emitter.do("pump", "tick", 0, TICKS, RATE)
     outside = fleet.outside(PACED, TICKS)
     crowd.tell("heard", TICKS // 4)
@@ -188,13 +189,19 @@ def rolling(broker_for, tmp_path):
         assert outside.poll() is None
 
 
+def amiss(handled, said):
+    """Tell two long lists apart, without all that they have in common."""
+    handled, said = collections.Counter(handled), collections.Counter(said)
+    return {"missing": [*(said - handled)], "more than once or never said": [*(handled - said)]}
+
+
 def test_a_rolling_restart_costs_each_client_one_reconnect(rolling, tmp_path):
     crowd, queue = rolling.crowd, rolling.queue
     marks = tmp_path / "marks"
     crowd.tell("talk", str(marks), 1000 * len(crowd.tell("connected")) // RATE)
     before, spreads, missed = crowd.until(rolling.servers[2]), [], []
     for number in itertools.islice(itertools.cycle(range(3)), 2 * ROUNDS):
-        own = [rolling.home(report) == number for report in before]
+        own = [home == number for home in rolling.homes(before)]
         port = rolling.servers[number].port
         rolling.servers[number].stop()
         options = {"trusted_proxies": 1, "sid_prefix": PREFIXES[number]}
@@ -204,7 +211,7 @@ def test_a_rolling_restart_costs_each_client_one_reconnect(rolling, tmp_path):
         for mine, earlier, later in zip(own, before, after, strict=True):
             numbers = ticks(later, "outside")
             assert later["disconnects"] - earlier["disconnects"] == mine
-            assert numbers == sorted(set(numbers))
+            assert [pair for pair in itertools.pairwise(numbers) if pair[0] >= pair[1]] == []
             # Nothing is missing but what was emitted while it was on its way.
             gaps = [two - one - 1 for one, two in itertools.pairwise(numbers) if two > one + 1]
             assert len(gaps) <= mine
@@ -217,7 +224,8 @@ def test_a_rolling_restart_costs_each_client_one_reconnect(rolling, tmp_path):
     # What the clients emitted was handled once, and acknowledged.
     acknowledged = crowd.tell("hush")
     handled = sorted(tuple(map(int, line.split())) for line in marks.read_text().splitlines())
-    assert handled == [(who, number) for who, numbers in enumerate(acknowledged) for number in range(len(numbers))]
+    said = [(who, number) for who, numbers in enumerate(acknowledged) for number in range(len(numbers))]
+    assert amiss(handled, said) == {"missing": [], "more than once or never said": []}
     assert all(numbers == sorted(numbers) for numbers in acknowledged)
     record(
         "rolling restart",
