@@ -28,7 +28,6 @@ except AttributeError:  # no Linux
     _epoll = None
 
 logger = logging.getLogger("flask_realtime.io")
-ROUND = 1e-9  # seconds: enough for a round of the loop, while 0 would be 50 turns among those who can run already
 
 
 class Gevent:
@@ -88,7 +87,13 @@ class Gevent:
         return task
 
     def sleep(self, seconds: float) -> None:
-        gevent.sleep(max(seconds, ROUND))
+        if seconds > 0:
+            gevent.sleep(seconds)
+            return
+        # gevent.sleep(0) gives way to those who can run already, up to 50 times, before the loop looks at sockets.
+        hub = gevent.get_hub()
+        with hub.loop.timer(0) as timer:
+            hub.wait(timer)
 
 
 class _Watch:
