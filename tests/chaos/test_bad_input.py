@@ -279,13 +279,14 @@ def test_changed_packets_over_the_wire(server, row, full):
     def connection(seed):
         dice = random.Random(seed)
         packets = [mutate(dice, dice.choice(GOOD)) for _ in range(each)]
+        frames = [corpus.frame(1, packet.encode(), key=dice.randbytes(4)) for packet in packets]
         with Wire(server) as wire:
             wire.join("40/any,")
             if seed % 2:
-                for packet in packets:
-                    wire.send(text(packet))
+                for frame in frames:
+                    wire.send(frame)
             else:  # the bytes are changed as well
-                stream = bytearray(b"".join(text(packet) for packet in packets))
+                stream = bytearray(b"".join(frames))
                 for _ in range(dice.randrange(1, 4)):
                     stream[dice.randrange(len(stream))] ^= 1 << dice.randrange(8)
                 wire.send(stream)
@@ -294,7 +295,8 @@ def test_changed_packets_over_the_wire(server, row, full):
                 wire.send(text('42/any,999["sync"]'))
             wire.send(corpus.frame(8, struct.pack("!H", 1000)) + bytes(70_000))
             answered = wire.outcome(b'43/any,999["sync",0]')
-            if answered in ("answered", 1000, 1002, 1007, 1008, 1009):
+            # 1005: what was left of a frame has become a close frame that gives no reason.
+            if answered in ("answered", 1000, 1002, 1005, 1007, 1008, 1009):
                 return None
             return f"seed {seed}: {answered} after {packets!a}"
 

@@ -96,12 +96,13 @@ def post(server, query, body):
     return exchange(server, request("POST", query, body=body.encode() if isinstance(body, str) else body))
 
 
-def frame(opcode, payload=b"", *, fin=True, rsv=0, mask=True, size=None):
+def frame(opcode, payload=b"", *, fin=True, rsv=0, mask=True, size=None, key=None):
     """Return a frame, also one that nobody may send.
 
     Args:
         rsv: The three reserved bits as a number.
         size: The bytes of the length, instead of those that fit.
+        key: What it is masked with, instead of four bytes by chance.
     """
     first = (0x80 if fin else 0) | rsv << 4 | opcode
     if size is None:
@@ -115,7 +116,7 @@ def frame(opcode, payload=b"", *, fin=True, rsv=0, mask=True, size=None):
     head = bytes([first, size[0] | (0x80 if mask else 0)]) + size[1:]
     if not mask:
         return head + payload
-    key = os.urandom(4)
+    key = key or os.urandom(4)
     repeated = (key * (len(payload) // 4 + 1))[: len(payload)]
     masked = (int.from_bytes(payload, "big") ^ int.from_bytes(repeated, "big")).to_bytes(len(payload), "big")
     return head + key + masked
