@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import io
 import logging
@@ -23,7 +24,7 @@ from . import socketio as face
 from .errors import ConfigurationError
 from .io import gunicorn, runtimes, uwsgi
 from .io.exchange import TakeBack
-from .io.green import GRACE
+from .io.green import GRACE, LINGER, REST
 from .io.threads import Threads
 
 if TYPE_CHECKING:
@@ -303,6 +304,14 @@ class _Handler(WSGIRequestHandler):
     def setup(self) -> None:
         super().setup()
         self.rfile = _Input(self.rfile.detach())
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """Refuse what is no request, and take what is still sent, or its sender would be reset and lose the answer."""
+        super().send_error(code, message, explain)
+        self.close_connection = True
+        with contextlib.suppress(OSError):
+            self.connection.settimeout(LINGER)
+            self.rfile.read(REST)
 
 
 class _QuietHandler(_Handler):

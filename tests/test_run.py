@@ -195,6 +195,23 @@ def test_a_reset_behind_an_answer_leaves_no_descriptor(app):
         gc.enable()
 
 
+@pytest.mark.parametrize("mode", ["threading", "gevent", "eventlet"])
+def test_who_sends_no_request_at_all_gets_the_answer_nevertheless(app, mode):
+    need(mode)
+    running = Running(app, mode)
+    for start in (b"GET /" + b"a" * 70_000, b"GET / HTTP/1.1\r\nX: " + b"a" * 70_000, b"PRI * HTTP/2.0\r\n\r\n"):
+        with socket.create_connection(("127.0.0.1", running.port), LIMIT) as sock:
+            sock.sendall(start)
+            answer = sock.recv(1000)
+            assert b" 4" in answer or b" 505 " in answer, answer
+            sock.sendall(b"a" * 100_000)
+            sock.shutdown(socket.SHUT_WR)
+            while sock.recv(10_000):
+                pass  # a reset would raise
+    running.extension.stop()
+    running.end()
+
+
 def test_under_the_flask_command_nothing_runs(app, monkeypatch, caplog):
     monkeypatch.setenv("FLASK_RUN_FROM_CLI", "true")
     SocketIO(app).run(app)

@@ -181,6 +181,8 @@ _CONNECTION = "flask_realtime.connection"
 class _Protocol(eventlet.wsgi.HttpProtocol):  # type: ignore[misc]
     """Serves one connection. What a peer does wrong is no error of ours."""
 
+    environ: Any  # None until a request has been understood
+
     def get_environ(self) -> dict[str, Any]:
         environ: dict[str, Any] = super().get_environ()
         environ["SERVER_PROTOCOL"] = self.request_version  # eventlet says 1.0 of all
@@ -193,14 +195,25 @@ class _Protocol(eventlet.wsgi.HttpProtocol):  # type: ignore[misc]
         except (OSError, ValueError):
             pass  # the peer has gone, or the server ends; to a socket with TLS that is a bad value
 
+    def handle_one_request(self) -> None:
+        self.environ = None
+        super().handle_one_request()
+        if self.environ is None and self.raw_requestline:  # it was no request, and is answered
+            self._drain(self.rfile)
+
     def handle_one_response(self) -> None:
         super().handle_one_response()
         if self.close_connection:
-            with eventlet.Timeout(LINGER, False):
-                try:
-                    self.environ["eventlet.input"].read(REST)  # a peer that still sends would lose the answer
-                except (OSError, ValueError):
-                    pass
+            self._drain(self.environ["eventlet.input"])
+
+    def _drain(self, stream: Any) -> None:
+        """Take what is still sent, or its sender would be reset and lose the answer."""
+        with eventlet.Timeout(LINGER, False):
+            try:
+                self.wfile.flush()
+                stream.read(REST)
+            except (OSError, ValueError):
+                pass
 
     def finish(self) -> None:
         try:
