@@ -1,6 +1,7 @@
 """Raw bytes to a server and what comes back, for peers that keep no rule."""
 
 import contextlib
+import errno
 import http.client
 import json
 import os
@@ -74,8 +75,9 @@ def exchange(server, data, method="GET", shut=False):
                 return Reply(None)
             if shut:
                 sock.shutdown(socket.SHUT_WR)
-        except ConnectionError:
-            pass  # the answer may come before all was sent
+        except OSError as error:  # the answer may come before all was sent
+            if not isinstance(error, ConnectionError) and error.errno != errno.ENOTCONN:
+                raise
         return read_answer(sock, method)
 
 
