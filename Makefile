@@ -49,7 +49,7 @@ test: node lint types docs programs uwsgi gunicorn-25 tests/e2e/node_modules/.in
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report
 	@scripts/test_other_pythons $(BIN)/python $(ARGS)
-	@tail -qn 1 .make/pytest-unit.log .make/pytest-servers.log .make/pytest-list.log .make/pytest-alone.log
+	@tail -qn 1 .make/pytest-unit.log .make/pytest-servers.log .make/pytest-list.log .make/pytest-faults.log .make/pytest-alone.log
 
 e2e: node .venv/.installed-dev programs uwsgi gunicorn-25 tests/e2e/node_modules/.installed example_app/node_modules/.installed ## Run the end-to-end tests only
 	@$(BIN)/python -m pytest -m "e2e and not chaos" --numprocesses 4 --no-loadscope-reorder $(ARGS)

@@ -49,8 +49,12 @@ function open(number, delay) {
 function all(condition, what) {
   return new Promise((resolve, reject) => {
     const late = setTimeout(() => {
-      const left = clients.filter((client) => !condition(client)).length;
-      reject(new Error(`${left} of ${clients.length} clients did not get to: ${what}`));
+      const left = clients.filter((client) => !condition(client));
+      const seen = left.slice(0, 3).map(({ socket, transport, connects, disconnects, heard }) => JSON.stringify({
+        transport, connected: socket.connected, connects, disconnects, heard: heard.length, last: heard.slice(-2),
+      }));
+      const now = `at ${Date.now()}, for example ${seen}`;
+      reject(new Error(`${left.length} of ${clients.length} clients did not get to: ${what}; ${now}`));
     }, WAIT);
     waiting = () => {
       if (!clients.every(condition)) return;

@@ -24,7 +24,7 @@ from .servers import HERE, Server, wait_until
 from .test_message_queue import NUMBERED
 from .test_nginx import PREFIXES, REALIP
 
-pytestmark = [pytest.mark.e2e, pytest.mark.services]
+pytestmark = [pytest.mark.e2e, pytest.mark.services, pytest.mark.timeout(600)]
 
 CLIENTS = 200
 TICKS, RATE = 400, 100  # events while a process is killed, and how many a second
@@ -195,6 +195,7 @@ def amiss(handled, said):
     return {"missing": [*(said - handled)], "more than once or never said": [*(handled - said)]}
 
 
+@pytest.mark.alone
 def test_a_rolling_restart_costs_each_client_one_reconnect(rolling, tmp_path):
     crowd, queue = rolling.crowd, rolling.queue
     marks = tmp_path / "marks"
